@@ -1,0 +1,7 @@
+//! One whole node without its I/O, as two state machines: `Node` decides who may serve, a `Shard`
+//! serves. The daemon and the simulator drive the very same two.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod interface;

@@ -1,0 +1,197 @@
+//! What `Node` and a volume's data path (in a `Shard`) say to each other. `Node` decides who may
+//! serve and owns the superblock; the data path owns intents, dirty bits and resync.
+
+use crate::operation::Extent;
+use core::time::Duration;
+
+/// Time since the machine started (`CLOCK_BOOTTIME`).
+pub type Time = Duration;
+
+/// A volume's UUID; it also makes the identity that initiators see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VolumeId(pub u128);
+
+/// One of the two data nodes, or the witness: 1, 2, or 3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub u8);
+
+/// One run of a daemon, named by a random number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u64);
+
+/// A set of data nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Members(pub u8);
+
+impl Members {
+    /// Exactly one node.
+    #[must_use]
+    pub const fn only(node: NodeId) -> Self {
+        Self(1 << node.0)
+    }
+    /// This set and one more.
+    #[must_use]
+    pub const fn with(self, node: NodeId) -> Self {
+        Self(self.0 | 1 << node.0)
+    }
+    /// This set less one.
+    #[must_use]
+    pub const fn without(self, node: NodeId) -> Self {
+        Self(self.0 & !(1 << node.0))
+    }
+    /// Whether the node is in the set.
+    #[must_use]
+    pub const fn contains(self, node: NodeId) -> bool {
+        self.0 & 1 << node.0 != 0
+    }
+    /// How many nodes.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+}
+
+/// The decided truth about who may serve a volume; identified by (epoch, generation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Configuration {
+    /// Orders one lineage; a new one is 1 + the greatest that either side has seen. 0: none yet.
+    pub epoch: u64,
+    /// Random; tells two lineages with the same number apart.
+    pub generation: u128,
+    /// Who holds every acknowledged write.
+    pub members: Members,
+    /// The member that sequences operations.
+    pub owner: NodeId,
+    /// Taken in heartbeat mode without the partner's vote.
+    pub unilateral: bool,
+}
+
+/// When a write may be answered (`docs/replication.md`, cache modes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// O_DIRECT, durable on both before GOOD.
+    None,
+    /// Durable on both before GOOD, reads cached by the page cache.
+    #[default]
+    WriteThrough,
+    /// In both nodes' memory before GOOD; a flush makes it durable.
+    WriteBack,
+}
+
+/// What a data path must know of its volume; all of it is agreed by both nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Which volume.
+    pub id: VolumeId,
+    /// Exported size in bytes, a multiple of the block size.
+    pub size: u64,
+    /// Logical block size in bytes: 512 or 4096.
+    pub block_size: u32,
+    /// When writes are answered.
+    pub cache: CacheMode,
+    /// This node.
+    pub me: NodeId,
+    /// The other data node; `None` for a volume with a single replica.
+    pub partner: Option<NodeId>,
+    /// This run of this daemon.
+    pub incarnation: Incarnation,
+}
+
+/// `Node` to a volume's data path. Each order supersedes the one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToVolume {
+    /// Load intents and dirty bits; serve nothing yet. Answered by `Opened` or `DiskFailed`.
+    /// `blank`: a new metadata area, to be written empty first.
+    Open { blank: bool },
+    /// Serve as a member of this configuration, whose superblock is durable on this node.
+    ///
+    /// Alone: first every set intent becomes durable dirty bits of its region (if there is a
+    /// partner); operations inherited from the configuration before are sequenced anew or kept,
+    /// and are neither acknowledged nor seen by a read before `not_before`.
+    /// With the partner: operations wait for the data channel; numbers start again at 1.
+    /// `partner_incarnation`: frames of any other run of the partner are refused.
+    /// `joined`: this configuration ends a resync; dirty bits and intents of before are dropped.
+    Serve { configuration: Configuration, partner_incarnation: Option<Incarnation>, not_before: Time, joined: bool },
+    /// Stop admitting, acknowledging, granting; hold what initiators sent. Answered by `Suspended`.
+    Suspend,
+    /// With the partner in the configuration: reads may be served until then (leases).
+    Lease { until: Time },
+    /// While serving alone: bring the partner's copy up to date. The data path collects both
+    /// sides' dirty bits and intents, makes the union durable as its own dirty bits, and answers
+    /// `UnionDurable`; copying starts with `Copy`. `everything`: mark all of the volume dirty.
+    Collect { partner_incarnation: Incarnation, everything: bool },
+    /// The target has recorded that it is inconsistent: copy now.
+    Copy,
+    /// The partner went or the join failed: go on alone under the present configuration, keep
+    /// the dirty bits. Undoes `Collect`, `Copy`, and the hold that `JoinReady` announced.
+    Alone,
+    /// Be the resync target of this (source's) configuration: answer nothing to initiators,
+    /// apply what the source sends, keep own dirty bits and intents.
+    Follow { source: Configuration, source_incarnation: Incarnation },
+    /// Planned end of service here: admit nothing more, drain to commit (at most until `by`),
+    /// answer `Drained`. A volume that is told to `Serve` again goes on.
+    Drain { by: Time },
+    /// Flush, and if nothing is uncommitted clear the intents. Answered by `Closed`.
+    Close,
+}
+
+/// A volume's data path to `Node`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromVolume {
+    /// Intents and dirty bits are loaded.
+    Opened {
+        /// Bytes marked dirty.
+        dirty: u64,
+        /// Regions with a set intent.
+        intents: u32,
+    },
+    /// Nothing is admitted, acknowledged or granted any more.
+    Suspended,
+    /// `Serve` of that epoch is in force (alone: its dirty bits are durable).
+    Serving {
+        /// Epoch of the configuration.
+        epoch: u64,
+    },
+    /// An initiator's operation waits for this volume to be served: the lazy unilateral step
+    /// may be taken. Sent once after each `Suspend` and after `Open`, when the first one waits.
+    Wanted,
+    /// An operation has waited for the partner for more than 5 s.
+    Late,
+    /// The disk failed a write or a flush, or the metadata area cannot be read.
+    DiskFailed,
+    /// The data channel to the partner came up or went away.
+    Channel {
+        /// Whether at least one connection is up.
+        up: bool,
+    },
+    /// Both sides' dirty bits and intents are durable here as dirty bits.
+    UnionDurable {
+        /// Bytes to be compared.
+        dirty: u64,
+    },
+    /// Progress of a copy, at most once a second.
+    Progress {
+        /// Bytes still dirty.
+        dirty: u64,
+        /// Bytes compared or copied since `Copy`.
+        done: u64,
+    },
+    /// Acknowledgements are held, everything is drained and flushed on both, nothing is dirty:
+    /// the partner may become a member now. Held until `Serve` or `Alone`.
+    JoinReady,
+    /// Answer to `Drain`; `clean`: nothing is uncommitted.
+    Drained {
+        /// Whether everything admitted was committed.
+        clean: bool,
+    },
+    /// Answer to `Close`; `clean`: flushed, and no intent is set.
+    Closed {
+        /// Whether the next start has nothing to compare.
+        clean: bool,
+    },
+    /// A block could not be read here. Counted, named in the events.
+    Unreadable {
+        /// Where.
+        extent: Extent,
+    },
+}

@@ -1,0 +1,12 @@
+//! Keeps two copies of a volume equal and decides who may serve: the order of operations on the
+//! data path, the register, membership, `decide`, resync, and the encoding of metadata and frames.
+//! Pure: no clock, no file, no socket; blocks are named by handles and never touched.
+#![no_std]
+#![forbid(unsafe_code)]
+extern crate alloc;
+
+pub mod control;
+pub mod fields;
+pub mod operation;
+pub mod volume_action;
+pub mod volume_io;
