@@ -45,7 +45,7 @@ pub enum Origin {
 }
 
 /// Up to 192 bytes that go out before a body: an iSCSI or a partner header.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The bytes; only the first `len` count.
     pub bytes: [u8; 192],

@@ -165,8 +165,14 @@ pub struct ChapSecret {
     pub secret: Vec<u8>,
 }
 
+impl core::fmt::Debug for ChapSecret {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "ChapSecret({})", self.name)
+    }
+}
+
 /// One target.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetSettings {
     /// Its name for the engine.
     pub id: TargetId,
@@ -192,7 +198,7 @@ pub struct Portal {
 }
 
 /// Everything the layer must know, replaced as a whole.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Settings {
     /// All targets.
     pub targets: Vec<TargetSettings>,
