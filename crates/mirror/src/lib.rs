@@ -10,3 +10,5 @@ pub mod fields;
 pub mod operation;
 pub mod volume_action;
 pub mod volume_io;
+pub mod frame;
+pub mod hello;
