@@ -1,0 +1,140 @@
+//! The one screen that tells an operator whether to worry, and why; sessions and events.
+
+use crate::volume::Volume;
+use serde::{Deserialize, Serialize};
+
+/// GET /v1/status.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The software's version.
+    pub version: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// This node's number, 1 or 2.
+    pub node: u8,
+    /// This node's name.
+    pub name: String,
+    /// Process id.
+    pub pid: u32,
+    /// Seconds since the daemon started.
+    pub uptime_s: u64,
+    /// The worst of `concerns`.
+    pub level: Level,
+    /// Everything that an operator should know or do, worst first.
+    pub concerns: Vec<Concern>,
+    /// The other node.
+    pub partner: Partner,
+    /// All volumes.
+    pub volumes: Vec<Volume>,
+    /// Open iSCSI sessions on this node.
+    pub sessions: u32,
+    /// Generation of the pool configuration.
+    pub generation: u64,
+    /// Data portals of this node.
+    pub portals: Vec<String>,
+}
+
+/// How bad.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Nothing to worry about.
+    #[default]
+    Ok,
+    /// It goes on working, with less safety than it should have.
+    Degraded,
+    /// Something is not served, or needs a person.
+    Critical,
+}
+
+impl Level {
+    /// One word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// One thing that an operator should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Concern {
+    /// How bad.
+    pub level: Level,
+    /// Which thing ("volume vm1", "partner").
+    pub what: String,
+    /// What is the matter.
+    pub why: String,
+    /// What to do; may say that nothing is to be done.
+    #[serde(rename = "do")]
+    pub todo: String,
+}
+
+/// The other node as seen from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partner {
+    /// Its number; 0: this node has no partner.
+    pub node: u8,
+    /// Its name, if it ever told us.
+    pub name: String,
+    /// Whether a heartbeat came lately on any path.
+    pub up: bool,
+    /// Milliseconds since the newest heartbeat; absent: none in this run.
+    pub heartbeat_age_ms: Option<u64>,
+    /// Every configured path.
+    pub paths: Vec<PathStatus>,
+}
+
+/// One way to the partner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// `sync` carries data, `heartbeat` does not.
+    pub kind: String,
+    /// Our address.
+    pub local: String,
+    /// The partner's address.
+    pub remote: String,
+    /// Whether it works.
+    pub up: bool,
+    /// Why it does not; empty while up.
+    pub error: String,
+}
+
+/// One iSCSI session on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// InitiatorName.
+    pub initiator: String,
+    /// The volume's name.
+    pub volume: String,
+    /// The target's name.
+    pub target: String,
+    /// Address of the initiator.
+    pub peer: String,
+    /// Our portal.
+    pub portal: String,
+    /// Commands in progress.
+    pub tasks: u32,
+}
+
+/// One entry of the durable list of events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts from 1, never reused.
+    pub number: u64,
+    /// Seconds since 1970, UTC.
+    pub time: u64,
+    /// How bad.
+    pub level: Level,
+    /// Who or what caused it: `operator`, `node`, `partner`, `disk`, `initiator`.
+    pub actor: String,
+    /// Which thing it is about.
+    pub subject: String,
+    /// What happened and why.
+    pub text: String,
+}

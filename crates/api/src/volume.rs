@@ -1,0 +1,167 @@
+//! Volumes: what is asked for, and what is.
+
+use crate::quantity::Size;
+use serde::{Deserialize, Serialize};
+
+/// When a write is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cache {
+    /// Past the page cache; durable on both nodes before the answer.
+    None,
+    /// Durable on both nodes before the answer; reads come from the page cache.
+    #[default]
+    WriteThrough,
+    /// In both nodes' memory before the answer; a flush makes it durable.
+    WriteBack,
+}
+
+impl Cache {
+    /// The word for it, as it is written in files and on the command line.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::WriteThrough => "write-through",
+            Self::WriteBack => "write-back",
+        }
+    }
+}
+
+/// POST /v1/volumes. What is left out takes the default named here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateVolume {
+    /// 1 to 64 of `a-z 0-9 - .`, beginning with a letter or digit; part of the target's name.
+    pub name: String,
+    /// A multiple of the block size, at least 1 MiB.
+    pub size: Size,
+    /// 512 (default) or 4096.
+    #[serde(default)]
+    pub block_size: Option<u32>,
+    /// Default: write-through.
+    #[serde(default)]
+    pub cache: Cache,
+    /// Where the images lie, for each node; default: `<store>/<name>.img` on both nodes.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaPlace>,
+    /// Accounts that may log in; empty: no authentication.
+    #[serde(default)]
+    pub accounts: Vec<String>,
+    /// The account whose secret the target proves to initiators that ask.
+    #[serde(default)]
+    pub mutual: Option<String>,
+    /// Initiator names that may log in; empty: all.
+    #[serde(default)]
+    pub allow: Vec<String>,
+    /// Write zeroes over the whole image while it is made, instead of reserving space only.
+    #[serde(default)]
+    pub prefill: bool,
+    /// Take an image that exists as it is. Both nodes' images must be equal: nothing is copied.
+    #[serde(default)]
+    pub adopt: bool,
+}
+
+/// Where one node keeps its copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaPlace {
+    /// 1 or 2.
+    pub node: u8,
+    /// A file or block device; a relative path is below the node's store.
+    pub image: String,
+}
+
+/// Whom a volume lets in; replaces what was there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetAccess {
+    /// Accounts that may log in; empty: no authentication.
+    #[serde(default)]
+    pub accounts: Vec<String>,
+    /// The account whose secret the target proves.
+    #[serde(default)]
+    pub mutual: Option<String>,
+    /// Initiator names that may log in; empty: all.
+    #[serde(default)]
+    pub allow: Vec<String>,
+}
+
+/// One volume as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Its UUID, with hyphens.
+    pub uuid: String,
+    /// Exported bytes.
+    pub size: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    /// When writes are answered.
+    pub cache: Cache,
+    /// The target's iSCSI name.
+    pub target: String,
+    /// LUN in that target.
+    pub lun: u8,
+    /// `provisioning`, `opening`, `waiting`, `serving`, `serving-alone`, `resyncing`, `following`,
+    /// `unavailable`, `failed`: one word for the whole.
+    pub state: String,
+    /// A sentence: why it is so, and what it waits for.
+    pub reason: String,
+    /// Epoch of the configuration in force; 0: none yet.
+    pub epoch: u64,
+    /// Numbers of the nodes that hold every acknowledged write.
+    pub members: Vec<u8>,
+    /// Number of the node that orders its operations; 0: none yet.
+    pub owner: u8,
+    /// Bytes that the partner's copy lacks (or may lack).
+    pub dirty: u64,
+    /// While copying to the partner.
+    pub resync: Option<Progress>,
+    /// While making the image.
+    pub provisioning: Option<Progress>,
+    /// Open iSCSI sessions on this node.
+    pub sessions: u32,
+    /// Accounts that may log in.
+    pub accounts: Vec<String>,
+    /// Initiator names that may log in; empty: all.
+    pub allow: Vec<String>,
+    /// Its copies.
+    pub replicas: Vec<Replica>,
+}
+
+/// One copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// 1 or 2.
+    pub node: u8,
+    /// The image.
+    pub image: String,
+    /// `up-to-date`, `inconsistent`, `outdated`, `failed`, `unknown`.
+    pub state: String,
+}
+
+/// How far something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes done.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes a second, lately; 0: not known yet.
+    pub rate: u64,
+    /// Seconds left at that rate; absent: not known.
+    pub left_s: Option<u64>,
+}
+
+impl Progress {
+    /// Tenths of a percent, 0 to 1000.
+    #[must_use]
+    pub fn permille(&self) -> u64 {
+        let done = u128::from(self.done.min(self.total)) * 1000;
+        done.checked_div(u128::from(self.total))
+            .and_then(|v| u64::try_from(v).ok())
+            .unwrap_or(1000)
+    }
+}
