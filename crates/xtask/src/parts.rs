@@ -1,0 +1,195 @@
+//! The parts of `cargo xtask test`, cheapest first, and how each is run.
+
+use crate::command::{cargo, root, run};
+use crate::{debian, mutants};
+use anyhow::{Result, bail};
+
+/// Seeds that the simulator runs for a change; enough to find each planted bug.
+pub(crate) const SEEDS: &str = "2000";
+/// Seeds of the long run.
+const LONG_SEEDS: &str = "10000";
+
+/// One part.
+pub(crate) struct Part {
+    /// Its name on the command line.
+    pub(crate) name: &'static str,
+    /// What it shows.
+    pub(crate) shows: &'static str,
+    /// Only in the long run, unless it is named.
+    pub(crate) long_only: bool,
+    run: fn(Length) -> Result<()>,
+}
+
+/// How much of a part is run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Length {
+    /// What every change must pass.
+    Usual,
+    /// Everything there is.
+    Long,
+}
+
+impl Part {
+    const fn usual(name: &'static str, shows: &'static str, run: fn(Length) -> Result<()>) -> Self {
+        Self {
+            name,
+            shows,
+            long_only: false,
+            run,
+        }
+    }
+
+    const fn long(name: &'static str, shows: &'static str, run: fn(Length) -> Result<()>) -> Self {
+        Self {
+            name,
+            shows,
+            long_only: true,
+            run,
+        }
+    }
+
+    /// Runs it.
+    pub(crate) fn run(&self, length: Length) -> Result<()> {
+        (self.run)(length)
+    }
+}
+
+/// All parts in their order.
+pub(crate) const PARTS: [Part; 10] = [
+    Part::usual("fmt", "the code is formatted", |_| {
+        run(&mut cargo(&["fmt", "--all", "--check"]))
+    }),
+    Part::usual("clippy", "no lint fires", |_| {
+        run(&mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
+    }),
+    Part::usual(
+        "doc",
+        "every public item is documented, every link leads somewhere",
+        |_| {
+            run(cargo(&[
+                "doc",
+                "--workspace",
+                "--no-deps",
+                "--document-private-items",
+            ])
+            .env(
+                "RUSTDOCFLAGS",
+                "-D warnings -A rustdoc::private_intra_doc_links",
+            ))
+        },
+    ),
+    Part::usual(
+        "unit",
+        "unit tests, and the layout of the workspace",
+        |_| {
+            run(&mut cargo(&[
+                "test",
+                "--workspace",
+                "--exclude",
+                "lockstep-tests",
+                "--lib",
+                "--bins",
+                "--tests",
+            ]))
+        },
+    ),
+    Part::usual("doctest", "the examples in the documentation run", |_| {
+        run(&mut cargo(&["test", "--workspace", "--doc"]))
+    }),
+    Part::usual("sim", "nothing acknowledged is lost, whatever fails", sim),
+    Part::usual(
+        "interop",
+        "foreign initiators, kills and restarts against the real daemon",
+        interop,
+    ),
+    Part::usual("demo", "what the README promises", |_| {
+        run(&mut cargo(&[
+            "run",
+            "--release",
+            "--bin",
+            "lockstep",
+            "--",
+            "demo",
+        ]))
+    }),
+    Part::long(
+        "long",
+        "the slow tests, among them 20 cycles of kill and restart",
+        long,
+    ),
+    Part::long("mutants", "planted bugs are found", |_| {
+        if !mutants::run(None)? {
+            bail!("a planted bug was not found");
+        }
+        Ok(())
+    }),
+];
+
+fn sim(length: Length) -> Result<()> {
+    let seeds = if length == Length::Long {
+        LONG_SEEDS
+    } else {
+        SEEDS
+    };
+    run(&mut cargo(&[
+        "run",
+        "--release",
+        "-p",
+        "lockstep-sim",
+        "--",
+        "--seeds",
+        seeds,
+    ]))
+}
+
+fn interop(_: Length) -> Result<()> {
+    debian::ensure()?;
+    daemon_tests(&[])
+}
+
+fn long(_: Length) -> Result<()> {
+    debian::ensure()?;
+    run(&mut cargo(&[
+        "test",
+        "--workspace",
+        "--exclude",
+        "lockstep-tests",
+        "--",
+        "--ignored",
+        "long_",
+    ]))?;
+    daemon_tests(&["--ignored", "long_"])
+}
+
+/// The tests that drive the real daemon, the release build; one after the other, for they
+/// measure pauses and share the machine.
+fn daemon_tests(arguments: &[&str]) -> Result<()> {
+    run(&mut cargo(&["build", "--release", "--bin", "lockstep"]))?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+    let mut command = cargo(&["test", "-p", "lockstep-tests", "--", "--test-threads=1"]);
+    run(command
+        .args(arguments)
+        .env("LOCKSTEP_BIN", target.join("release").join("lockstep")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_usual_parts_come_first() {
+        let mut names: Vec<_> = PARTS.iter().map(|part| part.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), PARTS.len());
+        assert!(PARTS.is_sorted_by_key(|part| part.long_only));
+    }
+}
