@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use lockstep_iscsi::interface::{ConnId, Settings};
-use lockstep_mirror::control::{FromVolume, NodeId, Time, ToVolume, VolumeId, VolumeSpec};
+use lockstep_mirror::control::{FromVolume, Incarnation, NodeId, Time, ToVolume, VolumeId, VolumeSpec};
 use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume_io::{Io, IoError, Value};
 use lockstep_scsi::interface::{Identity, PortGroup};
@@ -141,7 +141,7 @@ pub enum ToShard {
     /// ALUA: all port groups of a volume, ours and the partner's; a change raises 2A/06.
     PortGroups(VolumeId, Vec<PortGroup>),
     /// Secret and peer for the data channels; `dial`: this side connects (the lower node number).
-    Partner { node: NodeId, addresses: u16, dial: bool, secret: Box<[u8]>, cluster: u128 },
+    Partner { node: NodeId, me: NodeId, incarnation: Incarnation, addresses: u16, dial: bool, secret: Box<[u8]>, cluster: u128 },
     /// Ask all initiators to log out (planned stop), then close what is left by then.
     LogoutAll { by: Time },
     /// Close every iSCSI connection of this target now (its volume may not be served here).

@@ -1,0 +1,546 @@
+//! A `Shard` serves: it owns the connections of its initiators and of the partner, and for each
+//! volume the SCSI disk and the mirror's data path. This is the one place where iSCSI, SCSI and
+//! mirror meet; none of the three knows the others.
+//!
+//! An event enters by `handle`, goes down (`endpoint` → `Disk` → `Volume`) and comes back as
+//! actions. What the layers answer is put into one queue and worked off until it is empty, so no
+//! layer ever calls up.
+
+mod execute;
+mod orders;
+mod partner;
+mod tasks;
+
+use crate::counters::{Counters, VolumeCounters};
+use crate::interface::{Action, Event, FromShard, IoKey, Origin, VolumeSettings, Want};
+use crate::pool::{Pool, PoolClass, Purpose};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use lockstep_iscsi::endpoint::Endpoint;
+use lockstep_iscsi::interface::{ConnId, NexusId, Output, Settings, TargetId, TaskId, Want as SessionWant};
+use lockstep_mirror::control::{Incarnation, NodeId, Time};
+use lockstep_mirror::operation::BufferId;
+use lockstep_mirror::volume::Volume;
+use lockstep_mirror::volume_action::{ChannelId, VolumeAction};
+use lockstep_mirror::volume_io::{Io, IoId};
+use lockstep_scsi::disk::Disk;
+use partner::Partner;
+use tasks::{Starved, Task};
+
+/// Lines for the log in one period, of each sort: a port scanner must not fill the journal.
+const MAX_NOTES_A_PERIOD: u32 = 10;
+/// Length of that period.
+const NOTE_PERIOD: Time = Time::from_secs(60);
+/// Pause before a lost or refused data connection is dialled again.
+const REDIAL: Time = Time::from_millis(500);
+
+/// A volume in this shard.
+struct VolumeSlot {
+    settings: VolumeSettings,
+    disk: Disk,
+    mirror: Volume,
+    counters: VolumeCounters,
+    /// Attached; a detached slot stays, so that late completions find nothing to do.
+    live: bool,
+}
+
+/// An I_T nexus in full feature phase.
+struct Nexus {
+    conn: ConnId,
+    target: TargetId,
+    initiator: String,
+    portal: u16,
+    peer: SocketAddr,
+    tasks: u32,
+}
+
+/// What a connection is.
+enum Kind {
+    Initiator,
+    Partner(Partner),
+}
+
+/// A connection, as long as the driver has it.
+struct Connection {
+    id: ConnId,
+    kind: Kind,
+    /// What the driver was told to fetch. Kept until it is fulfilled, whatever becomes of the
+    /// task meanwhile: the kernel may be writing into the buffer.
+    want: Want,
+    /// The buffer of that want, counted once for the driver.
+    filling: Option<BufferId>,
+    closing: bool,
+}
+
+/// An I/O that the driver has.
+struct Pending {
+    owner: Owner,
+    buffers: [Option<BufferId>; 2],
+}
+
+/// To whom its end is told.
+#[derive(Clone, Copy)]
+enum Owner {
+    Volume(IoId),
+    Task(TaskId),
+}
+
+/// The partner, as `Node` described it.
+struct PartnerSettings {
+    node: NodeId,
+    me: NodeId,
+    incarnation: Incarnation,
+    secret: Vec<u8>,
+    cluster: u128,
+    dial: bool,
+}
+
+/// What the layers want done, in the order in which they said it.
+enum Item {
+    Session(Output),
+    Volume(usize, VolumeAction),
+    /// The task's last PDU has left the queue: its buffers are its own no more.
+    Free(TaskId),
+}
+
+/// See the module.
+pub struct Shard {
+    endpoint: Endpoint,
+    pool: Pool,
+    settings: Settings,
+    volumes: Vec<VolumeSlot>,
+    luns: BTreeMap<(u32, u8), usize>,
+    nexuses: BTreeMap<NexusId, Nexus>,
+    connections: Vec<Option<Connection>>,
+    channels: BTreeMap<ChannelId, ConnId>,
+    next_channel: u64,
+    partner: Option<PartnerSettings>,
+    /// Dials to make again, and when.
+    dials: BTreeMap<u32, Time>,
+    tasks: Vec<Option<Task>>,
+    starved: VecDeque<Starved>,
+    starved_partners: VecDeque<ConnId>,
+    pending: slab::Slab<Pending>,
+    queue: VecDeque<Item>,
+    session_scratch: Vec<Output>,
+    volume_scratch: Vec<VolumeAction>,
+    touched: Vec<ConnId>,
+    random: u64,
+    partner_refusals_noted: u32,
+    notes: u32,
+    notes_until: Time,
+    logging_out: bool,
+    counters: Counters,
+}
+
+impl Shard {
+    /// A shard without volumes, targets or partner; `Order`s bring them.
+    /// `seed`: unpredictable bytes, the only source of randomness in here.
+    #[must_use]
+    pub fn new(classes: &[PoolClass], seed: [u8; 32]) -> Self {
+        let (first, _) = seed.split_at(8);
+        Self {
+            endpoint: Endpoint::new(Settings::default(), seed),
+            pool: Pool::new(classes),
+            settings: Settings::default(),
+            volumes: Vec::new(),
+            luns: BTreeMap::new(),
+            nexuses: BTreeMap::new(),
+            connections: Vec::new(),
+            channels: BTreeMap::new(),
+            next_channel: 1,
+            partner: None,
+            dials: BTreeMap::new(),
+            tasks: Vec::new(),
+            starved: VecDeque::new(),
+            starved_partners: VecDeque::new(),
+            pending: slab::Slab::new(),
+            queue: VecDeque::new(),
+            session_scratch: Vec::new(),
+            volume_scratch: Vec::new(),
+            touched: Vec::new(),
+            random: u64::from_le_bytes(first.try_into().expect("eight bytes")),
+            partner_refusals_noted: 0,
+            notes: 0,
+            notes_until: Time::ZERO,
+            logging_out: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Sizes and numbers of the pool's slots.
+    #[must_use]
+    pub fn pool_layout(&self) -> &[PoolClass] {
+        self.pool.layout()
+    }
+
+    /// What the connection needs next from its socket.
+    #[must_use]
+    pub fn want(&self, conn: ConnId) -> Want {
+        self.connection(conn).map_or(Want::Wait, |connection| connection.want)
+    }
+
+    /// When `Event::Tick` is due at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        let volumes = self.volumes.iter().filter(|slot| slot.live).filter_map(|slot| slot.mirror.next_deadline());
+        let dials = self.dials.values().copied();
+        self.endpoint.next_deadline().into_iter().chain(volumes).chain(dials).min()
+    }
+
+    /// A snapshot of the counters.
+    pub fn counters(&mut self) -> &Counters {
+        self.counters.sessions = u32::try_from(self.nexuses.len()).unwrap_or(u32::MAX);
+        self.counters.connections =
+            u32::try_from(self.connections.iter().flatten().filter(|c| matches!(c.kind, Kind::Initiator)).count())
+                .unwrap_or(u32::MAX);
+        self.counters.channels = u32::try_from(self.channels.len()).unwrap_or(u32::MAX);
+        self.counters.buffers = u32::try_from(self.pool.used()).unwrap_or(u32::MAX);
+        self.counters.volumes.clear();
+        let live = self.volumes.iter().filter(|slot| slot.live);
+        self.counters.volumes.extend(live.map(|slot| (slot.settings.spec.id, slot.counters, slot.mirror.status())));
+        &self.counters
+    }
+
+    /// Takes one event and appends what is to be done. `now` must have been read after the event
+    /// happened; it never goes back.
+    pub fn handle(&mut self, now: Time, event: Event<'_>, actions: &mut Vec<Action>) {
+        match event {
+            Event::Connected { conn, origin, peer } => self.connected(now, conn, origin, peer, actions),
+            Event::DialFailed { dial } => self.redial(now, dial),
+            Event::Bytes { conn, bytes } => self.bytes(now, conn, bytes, actions),
+            Event::Data { conn, crc } => self.data(now, conn, crc, actions),
+            Event::Skipped { conn } => self.skipped(now, conn),
+            Event::Sent { buffer } => self.release(buffer),
+            Event::Closed { conn } => self.closed(now, conn),
+            Event::Io { key, result } => self.io_done(now, key, result, actions),
+            Event::Order(order) => self.order(now, order, actions),
+            Event::Tick => self.tick(now, actions),
+        }
+        self.work_off(now, actions);
+        self.renew_wants(actions);
+    }
+
+    /// Carries out what the layers said until they have nothing more to say.
+    fn work_off(&mut self, now: Time, actions: &mut Vec<Action>) {
+        loop {
+            while let Some(item) = self.queue.pop_front() {
+                match item {
+                    Item::Session(output) => self.session_output(now, output, actions),
+                    Item::Volume(index, action) => self.volume_action(now, index, action, actions),
+                    Item::Free(task) => self.free_task(task),
+                }
+            }
+            self.feed_partners();
+            if !self.feed_tasks(now, actions) {
+                break;
+            }
+        }
+    }
+
+    fn connected(&mut self, now: Time, conn: ConnId, origin: Origin, peer: SocketAddr, actions: &mut Vec<Action>) {
+        let kind = match origin {
+            Origin::Portal(portal) => {
+                let group = self.settings.group;
+                self.session(|endpoint, out| endpoint.connected(now, conn, portal, group, peer, out));
+                Kind::Initiator
+            }
+            Origin::Partner => match self.greet(conn, None, actions) {
+                Some(partner) => Kind::Partner(partner),
+                None => return self.insert_refused(conn, actions),
+            },
+            Origin::Dialed(dial) => match self.greet(conn, Some(dial), actions) {
+                Some(partner) => Kind::Partner(partner),
+                None => return self.insert_refused(conn, actions),
+            },
+        };
+        self.insert(Connection { id: conn, kind, want: Want::Wait, filling: None, closing: false });
+    }
+
+    /// A connection that is not wanted is known until the driver has closed it.
+    fn insert_refused(&mut self, conn: ConnId, actions: &mut Vec<Action>) {
+        self.insert(Connection { id: conn, kind: Kind::Initiator, want: Want::Wait, filling: None, closing: true });
+        actions.push(Action::Close { conn });
+    }
+
+    fn insert(&mut self, connection: Connection) {
+        let slot = index(connection.id.slot);
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        assert!(self.connections[slot].is_none(), "the driver reuses a connection's slot after Closed");
+        self.touched.push(connection.id);
+        self.connections[slot] = Some(connection);
+    }
+
+    fn connection(&self, conn: ConnId) -> Option<&Connection> {
+        self.connections.get(index(conn.slot))?.as_ref().filter(|connection| connection.id == conn)
+    }
+
+    fn connection_mut(&mut self, conn: ConnId) -> Option<&mut Connection> {
+        self.connections.get_mut(index(conn.slot))?.as_mut().filter(|connection| connection.id == conn)
+    }
+
+    fn partner_of(&self, conn: ConnId) -> Option<&Partner> {
+        match &self.connection(conn)?.kind {
+            Kind::Partner(partner) => Some(partner),
+            Kind::Initiator => None,
+        }
+    }
+
+    fn partner_mut(&mut self, conn: ConnId) -> &mut Partner {
+        match self.connection_mut(conn).map(|connection| &mut connection.kind) {
+            Some(Kind::Partner(partner)) => partner,
+            _ => unreachable!("the caller knows that this is a data connection"),
+        }
+    }
+
+    /// Nothing more is read from a connection that was told to close.
+    fn mark_closing(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connection_mut(conn) {
+            connection.closing = true;
+        }
+    }
+
+    fn bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], actions: &mut Vec<Action>) {
+        let Some(connection) = self.connection_mut(conn) else { return };
+        assert_eq!(connection.want, Want::Bytes(count(bytes.len())), "the driver brings what was wanted");
+        connection.want = Want::Wait;
+        if connection.closing {
+            return;
+        }
+        self.touched.push(conn);
+        match &connection.kind {
+            Kind::Partner(_) => self.partner_bytes(now, conn, bytes, actions),
+            Kind::Initiator => match self.endpoint.want(conn) {
+                // A parameter list or the one block of WRITE SAME: kept as bytes.
+                SessionWant::Data { task, offset, .. } => {
+                    self.keep_bytes(task, offset, bytes);
+                    let crc = crc32c::crc32c(bytes);
+                    self.session(|endpoint, out| endpoint.data(now, conn, crc, out));
+                }
+                // The task was aborted while its parameters came in.
+                SessionWant::Skip(_) => self.session(|endpoint, out| endpoint.skipped(now, conn, out)),
+                SessionWant::Bytes(_) => self.session(|endpoint, out| endpoint.bytes(now, conn, bytes, out)),
+                SessionWant::Wait => unreachable!("the session wanted something when the driver was told"),
+            },
+        }
+    }
+
+    fn data(&mut self, now: Time, conn: ConnId, crc: u32, actions: &mut Vec<Action>) {
+        let Some(connection) = self.connection_mut(conn) else { return };
+        let Want::Data { .. } = connection.want else { unreachable!("the driver brings what was wanted") };
+        connection.want = Want::Wait;
+        let closing = connection.closing;
+        let filled = connection.filling.take();
+        let from_partner = matches!(connection.kind, Kind::Partner(_));
+        self.touched.push(conn);
+        if !closing {
+            if from_partner {
+                self.partner_data(now, conn, crc, actions);
+            } else {
+                match self.endpoint.want(conn) {
+                    // The task was aborted while its data came in: they are of no use any more.
+                    SessionWant::Skip(_) => self.session(|endpoint, out| endpoint.skipped(now, conn, out)),
+                    _ => self.session(|endpoint, out| endpoint.data(now, conn, crc, out)),
+                }
+            }
+        }
+        if let Some(buffer) = filled {
+            self.release(buffer);
+        }
+    }
+
+    fn skipped(&mut self, now: Time, conn: ConnId) {
+        let Some(connection) = self.connection_mut(conn) else { return };
+        connection.want = Want::Wait;
+        if !connection.closing {
+            self.touched.push(conn);
+            self.session(|endpoint, out| endpoint.skipped(now, conn, out));
+        }
+    }
+
+    fn closed(&mut self, now: Time, conn: ConnId) {
+        if self.connection(conn).is_none() {
+            return;
+        }
+        let Some(connection) = self.connections[index(conn.slot)].take() else { return };
+        if let Some(buffer) = connection.filling {
+            self.release(buffer);
+        }
+        match connection.kind {
+            Kind::Initiator => self.session(|endpoint, out| endpoint.closed(now, conn, out)),
+            Kind::Partner(partner) => {
+                if let partner::Stage::Blocks(_, buffer) = partner.stage {
+                    self.release(buffer);
+                }
+                if self.channels.remove(&partner.channel).is_some() {
+                    self.each_volume(now, |volume, now, out| volume.channel_down(now, partner.channel, out));
+                }
+                if let Some(dial) = partner.dial {
+                    self.redial(now, dial);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
+        self.session(|endpoint, out| endpoint.timer(now, out));
+        self.each_volume(now, |volume, now, out| {
+            if volume.next_deadline().is_some_and(|deadline| deadline <= now) {
+                volume.timer(now, out);
+            }
+        });
+        self.dial_again(now, actions);
+        if now >= self.notes_until {
+            self.notes = 0;
+            self.partner_refusals_noted = 0;
+            self.notes_until = now + NOTE_PERIOD;
+        }
+    }
+
+    /// Calls the session layer and queues what it says.
+    fn session(&mut self, call: impl FnOnce(&mut Endpoint, &mut Vec<Output>)) {
+        let mut out = core::mem::take(&mut self.session_scratch);
+        call(&mut self.endpoint, &mut out);
+        self.queue.extend(out.drain(..).map(Item::Session));
+        self.session_scratch = out;
+    }
+
+    /// Calls one volume's mirror and queues what it says.
+    fn mirror(&mut self, index: usize, call: impl FnOnce(&mut Volume, &mut Vec<VolumeAction>)) {
+        let mut out = core::mem::take(&mut self.volume_scratch);
+        call(&mut self.volumes[index].mirror, &mut out);
+        self.queue_volume_actions(index, out);
+    }
+
+    fn queue_volume_actions(&mut self, index: usize, mut out: Vec<VolumeAction>) {
+        self.queue.extend(out.drain(..).map(|action| Item::Volume(index, action)));
+        self.volume_scratch = out;
+    }
+
+    fn each_volume(&mut self, now: Time, call: impl Fn(&mut Volume, Time, &mut Vec<VolumeAction>)) {
+        for index in 0..self.volumes.len() {
+            if self.volumes[index].live {
+                self.mirror(index, |volume, out| call(volume, now, out));
+            }
+        }
+    }
+
+    fn volume_index(&self, id: u128) -> Option<usize> {
+        self.volumes.iter().position(|slot| slot.live && slot.settings.spec.id.0 == id)
+    }
+
+    fn volume_action(&mut self, now: Time, index: usize, action: VolumeAction, actions: &mut Vec<Action>) {
+        match action {
+            VolumeAction::Io { id, io } => self.start_io(index, Owner::Volume(id), io, actions),
+            VolumeAction::Send { channel, fields, body } => self.send_frame(channel, fields, body, actions),
+            VolumeAction::Complete { ticket, result } => self.ticket_done(now, ticket, result, actions),
+            VolumeAction::Release { buffer } => self.release(buffer),
+            VolumeAction::NeedBuffer { request, len } => match self.pool.take(len, Purpose::Resync) {
+                Some(buffer) => self.mirror(index, |volume, out| volume.buffer(now, request, buffer, out)),
+                None => self.starved.push_back(Starved::Volume { index, request, len }),
+            },
+            VolumeAction::State { kind, bytes } => self.volumes[index].disk.apply_state(kind, &bytes),
+            VolumeAction::Tell(word) => {
+                let id = self.volumes[index].settings.spec.id;
+                actions.push(Action::Report(FromShard::Volume(id, word)));
+            }
+        }
+    }
+
+    /// Hands an I/O to the driver; its buffers are counted until it ends.
+    fn start_io(&mut self, index: usize, owner: Owner, io: Io, actions: &mut Vec<Action>) {
+        let buffers = match &io {
+            Io::Read { buffer, .. }
+            | Io::Crc { buffer, .. }
+            | Io::Hash { buffer, .. }
+            | Io::Fill { buffer, .. }
+            | Io::Put { buffer, .. } => [Some(*buffer), None],
+            Io::Write { payload, .. } => [Some(payload.buffer), None],
+            Io::Compare { left, right, .. } => [Some(*left), Some(*right)],
+            Io::Zero { .. } | Io::Discard { .. } | Io::Flush | Io::ReadMeta { .. } | Io::WriteMeta { .. } => [None, None],
+        };
+        for buffer in buffers.into_iter().flatten() {
+            self.pool.retain(buffer);
+        }
+        let id = self.pending.insert(Pending { owner, buffers });
+        let key = IoKey { volume: count(index), id: u64::try_from(id).expect("usize fits u64") };
+        actions.push(Action::Io { key, volume: self.volumes[index].settings.spec.id, io });
+    }
+
+    fn io_done(
+        &mut self,
+        now: Time,
+        key: IoKey,
+        result: Result<lockstep_mirror::volume_io::Value, lockstep_mirror::volume_io::IoError>,
+        actions: &mut Vec<Action>,
+    ) {
+        let id = usize::try_from(key.id).expect("the driver hands keys back as they were");
+        let Pending { owner, buffers } = self.pending.remove(id);
+        match owner {
+            Owner::Volume(id) => self.mirror(index(key.volume), |volume, out| volume.io_done(now, id, result, out)),
+            Owner::Task(task) => self.byte_work_done(now, task, result, actions),
+        }
+        for buffer in buffers.into_iter().flatten() {
+            self.release(buffer);
+        }
+    }
+
+    fn release(&mut self, buffer: BufferId) {
+        self.pool.release(buffer);
+    }
+
+    /// Tells the driver's next want of each connection that had something happen to it.
+    fn renew_wants(&mut self, actions: &mut Vec<Action>) {
+        let mut touched = core::mem::take(&mut self.touched);
+        for conn in touched.drain(..) {
+            let Some(connection) = self.connection(conn) else { continue };
+            if connection.want != Want::Wait || connection.closing {
+                continue;
+            }
+            let (want, filling) = match &connection.kind {
+                Kind::Partner(partner) => {
+                    let want = partner.want();
+                    let filling = if let Want::Data { buffer, .. } = want { Some(buffer) } else { None };
+                    (want, filling)
+                }
+                Kind::Initiator => self.session_want(conn),
+            };
+            if let Some(buffer) = filling {
+                self.pool.retain(buffer);
+            }
+            if want != Want::Wait {
+                let connection = self.connection_mut(conn).expect("it was there a moment ago");
+                connection.want = want;
+                connection.filling = filling;
+                actions.push(Action::Wake { conn });
+            }
+        }
+        self.touched = touched;
+    }
+
+    fn session_want(&self, conn: ConnId) -> (Want, Option<BufferId>) {
+        match self.endpoint.want(conn) {
+            SessionWant::Bytes(len) => (Want::Bytes(len), None),
+            SessionWant::Skip(len) => (Want::Skip(len), None),
+            SessionWant::Wait => (Want::Wait, None),
+            SessionWant::Data { task, offset, len } => match self.place(task) {
+                tasks::Place::Bytes => (Want::Bytes(len), None),
+                tasks::Place::Buffer(buffer) => (Want::Data { buffer, at: offset, len }, Some(buffer)),
+            },
+        }
+    }
+}
+
+/// An index that came as u32.
+fn index(slot: u32) -> usize {
+    usize::try_from(slot).expect("usize has 32 bits or more")
+}
+
+/// A length or index that is known to be small.
+fn count(len: usize) -> u32 {
+    u32::try_from(len).expect("tables and buffers have fewer than 2^32 entries")
+}

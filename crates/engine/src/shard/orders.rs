@@ -1,0 +1,143 @@
+//! What `Node` and the control plane tell a shard, and the dialling of data connections.
+
+use super::partner::{MAX_CHANNELS, Partner, Stage, head};
+use super::{PartnerSettings, REDIAL, Shard, VolumeSlot, index};
+use crate::counters::VolumeCounters;
+use crate::interface::{Action, Body, FromShard, ToShard, VolumeSettings};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use lockstep_iscsi::interface::{ConnId, TargetId};
+use lockstep_mirror::control::Time;
+use lockstep_mirror::hello::{Hello, Purpose, Side};
+use lockstep_mirror::volume::Volume;
+use lockstep_mirror::volume_action::ChannelId;
+use lockstep_scsi::disk::Disk;
+use lockstep_scsi::interface::Geometry;
+
+impl Shard {
+    pub(super) fn order(&mut self, now: Time, order: ToShard, actions: &mut Vec<Action>) {
+        match order {
+            ToShard::Settings(settings) => {
+                self.settings = (*settings).clone();
+                self.session(|endpoint, out| endpoint.configure(now, *settings, out));
+            }
+            ToShard::Attach(settings) => self.attach(now, settings),
+            ToShard::Detach(id) => {
+                if let Some(volume) = self.volume_index(id.0) {
+                    let slot = &mut self.volumes[volume];
+                    slot.live = false;
+                    self.luns.retain(|_, index| *index != volume);
+                }
+            }
+            ToShard::Volume(id, order) => {
+                // None: an order that crossed the volume's detaching.
+                if let Some(volume) = self.volume_index(id.0) {
+                    self.mirror(volume, |mirror, out| mirror.order(now, order, out));
+                }
+            }
+            ToShard::PortGroups(id, groups) => {
+                if let Some(volume) = self.volume_index(id.0) {
+                    self.volumes[volume].disk.set_port_groups(groups);
+                }
+            }
+            ToShard::Partner { node, me, incarnation, addresses, dial, secret, cluster } => {
+                self.partner = Some(PartnerSettings { node, me, incarnation, secret: secret.into_vec(), cluster, dial });
+                self.dials = (0..u32::from(if dial { addresses } else { 0 })).map(|number| (number, now)).collect();
+                self.dial_again(now, actions);
+            }
+            ToShard::LogoutAll { by } => {
+                if self.nexuses.is_empty() {
+                    actions.push(Action::Report(FromShard::LoggedOut));
+                } else {
+                    self.logging_out = true;
+                    self.session(|endpoint, out| endpoint.logout_all(now, by, out));
+                }
+            }
+            ToShard::CloseSessions { target } => {
+                self.session(|endpoint, out| endpoint.drop_sessions(now, TargetId(target), out));
+            }
+            ToShard::Sessions => actions.push(Action::Report(FromShard::Sessions(self.session_list()))),
+        }
+    }
+
+    fn attach(&mut self, now: Time, settings: Box<VolumeSettings>) {
+        let spec = settings.spec;
+        assert!(self.volume_index(spec.id.0).is_none(), "a volume is attached once");
+        let geometry = Geometry {
+            blocks: spec.size / u64::from(spec.block_size),
+            block_size: spec.block_size,
+            physical_exponent: settings.physical_exponent,
+            write_cache: spec.cache == lockstep_mirror::control::CacheMode::WriteBack,
+            unmap: settings.unmap,
+            read_only: false,
+        };
+        let mut disk = Disk::new(settings.identity.clone(), geometry);
+        for (id, nexus) in self.nexuses.iter().filter(|(_, nexus)| nexus.target.0 == settings.target) {
+            disk.nexus_up(id.0, &nexus.initiator);
+        }
+        let number = self.volumes.len();
+        self.luns.insert((settings.target, settings.lun), number);
+        self.volumes.push(VolumeSlot {
+            disk,
+            mirror: Volume::new(spec),
+            counters: VolumeCounters::default(),
+            live: true,
+            settings: *settings,
+        });
+        let up: Vec<_> = self
+            .channels
+            .iter()
+            .filter_map(|(&channel, &conn)| Some((channel, self.partner_of(conn)?.incarnation?)))
+            .collect();
+        for (channel, incarnation) in up {
+            self.mirror(number, |volume, out| volume.channel_up(now, channel, incarnation, out));
+        }
+    }
+
+    /// Begins the handshake of a new data connection, or `None` when it is not wanted.
+    pub(super) fn greet(&mut self, conn: ConnId, dial: Option<u32>, actions: &mut Vec<Action>) -> Option<Partner> {
+        let nonce = self.nonce();
+        let open = self.connections.iter().flatten().filter(|c| matches!(c.kind, super::Kind::Partner(_))).count();
+        let partner = self.partner.as_ref().filter(|_| open < MAX_CHANNELS)?;
+        let me = Side {
+            node: partner.me,
+            incarnation: partner.incarnation,
+            cluster: partner.cluster,
+            purpose: Purpose::Data,
+        };
+        let hello = Hello::new(me, partner.node, &partner.secret, nonce);
+        actions.push(Action::Send { conn, head: head(&hello.first()), body: Body::None });
+        let channel = ChannelId(self.next_channel);
+        self.next_channel += 1;
+        Some(Partner { stage: Stage::Hello(hello), channel, seals: None, incarnation: None, dial })
+    }
+
+    /// Dials again after a pause, if dialling is this node's part.
+    pub(super) fn redial(&mut self, now: Time, dial: u32) {
+        if self.partner.as_ref().is_some_and(|partner| partner.dial) {
+            self.dials.insert(dial, now + REDIAL);
+        }
+    }
+
+    pub(super) fn dial_again(&mut self, now: Time, actions: &mut Vec<Action>) {
+        while let Some((&dial, _)) = self.dials.iter().find(|&(_, &due)| due <= now) {
+            self.dials.remove(&dial);
+            let address = u16::try_from(index(dial)).expect("there are fewer than 2^16 addresses");
+            actions.push(Action::Dial { dial, address });
+        }
+    }
+
+    /// 32 bytes that were never used before by this run (SplitMix64 from the seed). The partner's
+    /// nonce goes into the same key, and the secret is what keeps it; uniqueness is enough here.
+    fn nonce(&mut self) -> [u8; 32] {
+        let mut nonce = [0; 32];
+        for part in nonce.chunks_exact_mut(8) {
+            self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut word = self.random;
+            word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            part.copy_from_slice(&(word ^ (word >> 31)).to_le_bytes());
+        }
+        nonce
+    }
+}

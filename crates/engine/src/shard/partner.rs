@@ -1,0 +1,220 @@
+//! Data connections to the partner: handshake, framing, sealing. Which operation a frame belongs
+//! to is the mirror's business; here bytes become fields and fields become bytes.
+
+use super::Shard;
+use crate::interface::{Action, Body, FromShard, Head, Want};
+use crate::pool::Purpose;
+use alloc::format;
+use alloc::vec::Vec;
+use lockstep_iscsi::interface::ConnId;
+use lockstep_mirror::control::{Incarnation, Time};
+use lockstep_mirror::fields::Fields;
+use lockstep_mirror::frame::{HEADER_LEN, Opener, Sealer};
+use lockstep_mirror::hello::{HELLO_LEN, Hello, PROOF_LEN};
+use lockstep_mirror::operation::{BufferId, Payload};
+use lockstep_mirror::volume::blocks_follow;
+use lockstep_mirror::volume_action::{ChannelId, FrameBody};
+
+/// The most bytes that may follow a header without being blocks: lists, hashes, a state.
+pub(super) const MAX_LIST_BYTES: u32 = 64 << 10;
+/// The most blocks in one frame: the longest write.
+const MAX_BLOCK_BYTES: u32 = lockstep_mirror::operation::MAX_WRITE_BYTES;
+/// Data connections taken at once: four links with two connections each are plenty.
+pub(super) const MAX_CHANNELS: usize = 8;
+
+/// How far a data connection is.
+pub(super) enum Stage {
+    /// The partner's hello is awaited.
+    Hello(Hello),
+    /// The proof that it knows the secret is awaited.
+    Proof(Hello),
+    /// A header is awaited.
+    Header,
+    /// A list follows these fields.
+    List(Fields),
+    /// No buffer was free for the blocks that follow.
+    NoBuffer(Fields),
+    /// Blocks follow, into this buffer.
+    Blocks(Fields, BufferId),
+}
+
+/// One data connection.
+pub(super) struct Partner {
+    pub(super) stage: Stage,
+    pub(super) channel: ChannelId,
+    pub(super) seals: Option<(Sealer, Opener)>,
+    pub(super) incarnation: Option<Incarnation>,
+    pub(super) dial: Option<u32>,
+}
+
+impl Partner {
+    /// What the socket owes us next.
+    pub(super) fn want(&self) -> Want {
+        match &self.stage {
+            Stage::Hello(_) => Want::Bytes(size(HELLO_LEN)),
+            Stage::Proof(_) => Want::Bytes(size(PROOF_LEN)),
+            Stage::Header => Want::Bytes(size(HEADER_LEN)),
+            Stage::List(fields) => Want::Bytes(fields.payload_len),
+            Stage::NoBuffer(_) => Want::Wait,
+            Stage::Blocks(fields, buffer) => Want::Data { buffer: *buffer, at: 0, len: fields.payload_len },
+        }
+    }
+}
+
+fn size(len: usize) -> u32 {
+    u32::try_from(len).expect("headers are small")
+}
+
+impl Shard {
+    /// Bytes that fulfil a want of the handshake or the framing.
+    pub(super) fn partner_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], actions: &mut Vec<Action>) {
+        if let Err(why) = self.partner_step(now, conn, bytes, actions) {
+            self.refuse_partner(conn, &why, actions);
+        }
+    }
+
+    fn partner_step(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        bytes: &[u8],
+        actions: &mut Vec<Action>,
+    ) -> Result<(), alloc::string::String> {
+        let partner = self.partner_mut(conn);
+        match core::mem::replace(&mut partner.stage, Stage::Header) {
+            Stage::Hello(mut hello) => {
+                let bytes = bytes.try_into().expect("the driver brings what was wanted");
+                let proof = hello.received(bytes).map_err(|error| format!("{error}"))?;
+                partner.stage = Stage::Proof(hello);
+                actions.push(Action::Send { conn, head: head(&proof), body: Body::None });
+            }
+            Stage::Proof(mut hello) => {
+                let bytes = bytes.try_into().expect("the driver brings what was wanted");
+                let established = hello.proof(bytes).map_err(|error| format!("{error}"))?;
+                let (channel, incarnation) = (partner.channel, established.partner_incarnation);
+                partner.seals = Some((established.sealer, established.opener));
+                partner.incarnation = Some(incarnation);
+                self.channels.insert(channel, conn);
+                self.each_volume(now, |volume, now, out| volume.channel_up(now, channel, incarnation, out));
+            }
+            Stage::Header => {
+                let bytes = bytes.try_into().expect("the driver brings what was wanted");
+                let (_, opener) = partner.seals.as_mut().expect("frames come after the handshake");
+                let fields = opener.header(bytes).map_err(|error| format!("{error}"))?;
+                if fields.payload_len == 0 {
+                    self.partner_frame(now, conn, fields, FrameBody::None);
+                } else if !blocks_follow(fields.kind) {
+                    if fields.payload_len > MAX_LIST_BYTES {
+                        return Err(format!("a list of {} bytes, at most {MAX_LIST_BYTES} are taken", fields.payload_len));
+                    }
+                    self.partner_mut(conn).stage = Stage::List(fields);
+                } else if fields.payload_len > MAX_BLOCK_BYTES {
+                    return Err(format!("{} bytes of blocks, at most {MAX_BLOCK_BYTES} are taken", fields.payload_len));
+                } else {
+                    self.partner_mut(conn).stage = match self.pool.take(fields.payload_len, Purpose::Partner) {
+                        Some(buffer) => Stage::Blocks(fields, buffer),
+                        None => {
+                            self.starved_partners.push_back(conn);
+                            Stage::NoBuffer(fields)
+                        }
+                    };
+                }
+            }
+            Stage::List(fields) => {
+                let (_, opener) = partner.seals.as_mut().expect("frames come after the handshake");
+                opener.payload(bytes).map_err(|error| format!("{error}"))?;
+                self.partner_frame(now, conn, fields, FrameBody::Bytes(bytes.into()));
+            }
+            Stage::NoBuffer(_) | Stage::Blocks(..) => unreachable!("these stages want no bytes"),
+        }
+        Ok(())
+    }
+
+    /// The blocks of a frame are in their buffer.
+    pub(super) fn partner_data(&mut self, now: Time, conn: ConnId, crc: u32, actions: &mut Vec<Action>) {
+        let partner = self.partner_mut(conn);
+        let Stage::Blocks(fields, buffer) = core::mem::replace(&mut partner.stage, Stage::Header) else {
+            unreachable!("only this stage wants data");
+        };
+        if crc != fields.payload_crc {
+            self.release(buffer);
+            self.refuse_partner(conn, "the payload's CRC32C does not match: a network between the nodes damages data", actions);
+            return;
+        }
+        let payload = Payload { buffer, at: 0, len: fields.payload_len, crc };
+        self.partner_frame(now, conn, fields, FrameBody::Blocks(payload));
+    }
+
+    fn partner_frame(&mut self, now: Time, conn: ConnId, fields: Fields, body: FrameBody) {
+        let channel = self.partner_mut(conn).channel;
+        match self.volume_index(fields.volume) {
+            Some(index) => {
+                let mut out = core::mem::take(&mut self.volume_scratch);
+                self.volumes[index].mirror.frame(now, channel, fields, body, &mut out);
+                self.queue_volume_actions(index, out);
+            }
+            // The partner knows a volume that this node does not have yet, or not any more: its
+            // frame is of no use here, and its blocks must not keep a buffer.
+            None => {
+                if let FrameBody::Blocks(payload) = body {
+                    self.release(payload.buffer);
+                }
+            }
+        }
+    }
+
+    /// A buffer has become free: go on with the frame that lacked one.
+    pub(super) fn feed_partners(&mut self) {
+        while let Some(&conn) = self.starved_partners.front() {
+            let Some(partner) = self.partner_of(conn) else {
+                self.starved_partners.pop_front();
+                continue;
+            };
+            let Stage::NoBuffer(fields) = partner.stage else {
+                self.starved_partners.pop_front();
+                continue;
+            };
+            let Some(buffer) = self.pool.take(fields.payload_len, Purpose::Partner) else { return };
+            self.starved_partners.pop_front();
+            self.partner_mut(conn).stage = Stage::Blocks(fields, buffer);
+            self.touched.push(conn);
+        }
+    }
+
+    /// Sends one of the mirror's frames, unless its channel has gone meanwhile.
+    pub(super) fn send_frame(&mut self, channel: ChannelId, fields: Fields, body: FrameBody, actions: &mut Vec<Action>) {
+        let Some(&conn) = self.channels.get(&channel) else { return };
+        let partner = self.partner_mut(conn);
+        let (sealer, _) = partner.seals.as_mut().expect("a channel is up after its handshake");
+        let bytes = match &body {
+            FrameBody::Bytes(bytes) => Some(&bytes[..]),
+            FrameBody::None | FrameBody::Blocks(_) => None,
+        };
+        let head = head(&sealer.seal(&fields, bytes));
+        let body = match body {
+            FrameBody::None => Body::None,
+            FrameBody::Bytes(bytes) => Body::Bytes(bytes.into_vec()),
+            FrameBody::Blocks(Payload { buffer, at, len, .. }) => {
+                self.pool.retain(buffer);
+                Body::Blocks { buffer, at, len, pad: false, digest: false }
+            }
+        };
+        actions.push(Action::Send { conn, head, body });
+    }
+
+    fn refuse_partner(&mut self, conn: ConnId, why: &str, actions: &mut Vec<Action>) {
+        if self.partner_refusals_noted < super::MAX_NOTES_A_PERIOD {
+            self.partner_refusals_noted += 1;
+            actions.push(Action::Report(FromShard::Note(format!("data connection of the partner closed: {why}"))));
+        }
+        actions.push(Action::Close { conn });
+        self.mark_closing(conn);
+    }
+}
+
+/// Puts a handshake message or a frame header into a head.
+pub(super) fn head(bytes: &[u8]) -> Head {
+    let mut head = Head { bytes: [0; 192], len: u8::try_from(bytes.len()).expect("headers have at most 192 bytes") };
+    head.bytes[..bytes.len()].copy_from_slice(bytes);
+    head
+}

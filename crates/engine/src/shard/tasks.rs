@@ -1,0 +1,451 @@
+//! Commands on their way through the shard: from the header to the response. Each has at most
+//! one buffer of its own, taken before its data is asked for or its read begins.
+
+use super::{Item, Nexus, Shard, count, index};
+use crate::interface::{Action, Body, FromShard, Head};
+use crate::pool::Purpose;
+use alloc::vec::Vec;
+use lockstep_iscsi::interface::{
+    Body as SessionBody, Command, ConnId, DataIn, NexusId, Output, Reset, Response, TargetId, TaskId,
+};
+use lockstep_mirror::control::Time;
+use lockstep_mirror::operation::BufferId;
+use lockstep_mirror::volume_action::{Refusal, Ticket};
+use lockstep_scsi::disk::{ResetCause, no_lun};
+use lockstep_scsi::interface::{Answer, Operation, Outcome, Port, Step};
+
+use super::execute::Run;
+
+/// REPORT LUNS concerns the target, not one logical unit (SPC-4 §6.33).
+const REPORT_LUNS: u8 = 0xa0;
+
+/// Where a task's data goes.
+pub(super) enum Place {
+    /// It is wanted as bytes.
+    Bytes,
+    /// Into its buffer.
+    Buffer(BufferId),
+}
+
+/// Somebody for whom no buffer was free, in order of arrival.
+pub(super) enum Starved {
+    Task(TaskId),
+    Volume { index: usize, request: u64, len: u32 },
+}
+
+/// How far a command is.
+pub(super) enum Stage {
+    /// No buffer was free.
+    NoBuffer { operation: Operation, data_out: u32 },
+    /// Its parameter list is coming in.
+    Parameters,
+    /// The blocks that it sends are coming in.
+    Receiving(Operation),
+    /// At work below.
+    Running(Run),
+    /// Answered; the last PDU is still in the queue.
+    Answered,
+}
+
+/// For the counters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    Read,
+    Write,
+    Flush,
+    Other,
+}
+
+/// One command.
+pub(super) struct Task {
+    pub(super) id: TaskId,
+    pub(super) nexus: NexusId,
+    pub(super) volume: usize,
+    pub(super) port: Port,
+    pub(super) cdb: [u8; 32],
+    /// Bytes that the initiator will send at most.
+    pub(super) sends: u32,
+    /// Bytes that the CDB asks it to send.
+    pub(super) data_out: u32,
+    pub(super) started: Time,
+    pub(super) sort: Sort,
+    pub(super) stage: Stage,
+    pub(super) buffer: Option<BufferId>,
+    pub(super) bytes: Vec<u8>,
+    pub(super) crc: u32,
+    pub(super) outstanding: u32,
+    pub(super) failure: Option<Refusal>,
+    pub(super) aborted: bool,
+}
+
+impl Task {
+    /// Bytes of data that came or will come.
+    pub(super) fn received(&self) -> u32 {
+        self.data_out.min(self.sends)
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket(u64::from(self.id.generation) << 32 | u64::from(self.id.slot))
+    }
+}
+
+impl Shard {
+    pub(super) fn session_output(&mut self, now: Time, output: Output, actions: &mut Vec<Action>) {
+        match output {
+            Output::Send { conn, head, body } => self.send_pdu(conn, &head, body, actions),
+            Output::Close { conn } => {
+                self.mark_closing(conn);
+                actions.push(Action::Close { conn });
+            }
+            Output::Command(command) => self.command(now, &command, actions),
+            Output::DataIn { task, crc } => self.data_complete(now, task, crc, actions),
+            Output::Abort { task } => self.abort(now, task),
+            Output::Reset { nexus, target, lun, reset } => self.reset(nexus, target, lun, reset),
+            Output::NexusUp { nexus, target, conn, initiator, portal, peer, .. } => {
+                for slot in self.volumes.iter_mut().filter(|slot| slot.live && slot.settings.target == target.0) {
+                    slot.disk.nexus_up(nexus.0, &initiator);
+                }
+                self.nexuses.insert(nexus, Nexus { conn, target, initiator, portal, peer, tasks: 0 });
+            }
+            Output::NexusDown { nexus, .. } => {
+                for slot in &mut self.volumes {
+                    slot.disk.nexus_down(nexus.0);
+                }
+                self.nexuses.remove(&nexus);
+                if self.logging_out && self.nexuses.is_empty() {
+                    self.logging_out = false;
+                    actions.push(Action::Report(FromShard::LoggedOut));
+                }
+            }
+            Output::Note { text } => {
+                if self.notes < super::MAX_NOTES_A_PERIOD {
+                    self.notes += 1;
+                    actions.push(Action::Report(FromShard::Note(text)));
+                }
+            }
+        }
+    }
+
+    fn send_pdu(&mut self, conn: ConnId, pdu: &lockstep_iscsi::interface::Head, body: SessionBody, actions: &mut Vec<Action>) {
+        let body = match body {
+            SessionBody::None => Body::None,
+            SessionBody::Bytes(bytes) => Body::Bytes(bytes),
+            SessionBody::Data { task, offset, len, digest } => {
+                let buffer = self.task(task).and_then(|task| task.buffer).expect("data is sent by tasks that read it");
+                self.pool.retain(buffer);
+                Body::Blocks { buffer, at: offset, len, pad: true, digest }
+            }
+        };
+        let mut head = Head { bytes: [0; 192], len: pdu.len };
+        head.bytes[..pdu.bytes.len()].copy_from_slice(&pdu.bytes);
+        actions.push(Action::Send { conn, head, body });
+    }
+
+    fn command(&mut self, now: Time, command: &Command, actions: &mut Vec<Action>) {
+        let Some(nexus) = self.nexuses.get_mut(&command.nexus) else {
+            unreachable!("commands come from sessions that were announced");
+        };
+        nexus.tasks += 1;
+        let port = Port { relative: self.relative_port(command.nexus), group: self.relative_port(command.nexus) };
+        let target = command.target.0;
+        let lun = lun_number(command.lun);
+        let volume = lun.and_then(|lun| self.luns.get(&(target, lun)).copied());
+        let task = Task {
+            id: command.task,
+            nexus: command.nexus,
+            volume: volume.unwrap_or(usize::MAX),
+            port,
+            cdb: command.cdb,
+            sends: if command.writes { command.expected } else { 0 },
+            data_out: 0,
+            started: now,
+            sort: Sort::Other,
+            stage: Stage::Parameters,
+            buffer: None,
+            bytes: Vec::new(),
+            crc: 0,
+            outstanding: 0,
+            failure: None,
+            aborted: false,
+        };
+        self.insert_task(task);
+        let Some(volume) = volume.filter(|_| command.cdb[0] != REPORT_LUNS) else {
+            let luns: Vec<u8> = self.luns.range((target, 0)..=(target, u8::MAX)).map(|(&(_, lun), _)| lun).collect();
+            let answer = no_lun(&command.cdb, &luns);
+            return self.answer(now, command.task, answer, DataIn::None);
+        };
+        let step = self.volumes[volume].disk.command(command.nexus.0, port, &command.cdb, command.expected);
+        self.step(now, command.task, step, actions);
+    }
+
+    /// Does what the SCSI layer says about a command.
+    fn step(&mut self, now: Time, id: TaskId, step: Step, actions: &mut Vec<Action>) {
+        match step {
+            Step::Answer(answer) => self.answer_with_state(now, id, answer),
+            Step::Parameters { len } => {
+                let task = self.task_mut(id).expect("the caller has just put it there");
+                task.data_out = len;
+                task.stage = Stage::Parameters;
+                self.session(|endpoint, out| endpoint.expect_data(now, id, len, out));
+                self.touch_task(id);
+            }
+            Step::Operate { operation, data_out } => {
+                let block_size = self.block_size(id);
+                let task = self.task_mut(id).expect("the caller has just put it there");
+                task.data_out = data_out;
+                task.sort = Run::sort(&operation);
+                let need = Run::buffer_len(&operation, block_size);
+                task.stage = Stage::NoBuffer { operation, data_out };
+                if need == 0 || self.starved.is_empty() && self.provide(id, need) {
+                    self.provided(now, id, actions);
+                } else {
+                    self.starved.push_back(Starved::Task(id));
+                }
+            }
+        }
+    }
+
+    fn provide(&mut self, id: TaskId, len: u32) -> bool {
+        let buffer = self.pool.take(len, Purpose::Initiator);
+        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        task.buffer = buffer;
+        buffer.is_some()
+    }
+
+    /// The task has its buffer, if it needs one: fetch its data, or begin.
+    fn provided(&mut self, now: Time, id: TaskId, actions: &mut Vec<Action>) {
+        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        let Stage::NoBuffer { operation, data_out } = core::mem::replace(&mut task.stage, Stage::Answered) else {
+            unreachable!("the task was waiting for its buffer");
+        };
+        if data_out == 0 {
+            self.begin(now, id, operation, actions);
+        } else {
+            task.stage = Stage::Receiving(operation);
+            self.session(|endpoint, out| endpoint.expect_data(now, id, data_out, out));
+            self.touch_task(id);
+        }
+    }
+
+    /// Gives buffers that have become free to those who wait, in order. True if somebody got one.
+    pub(super) fn feed_tasks(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
+        let mut fed = false;
+        while let Some(first) = self.starved.front() {
+            match *first {
+                Starved::Task(id) => {
+                    let block_size = self.block_size(id);
+                    let need = match self.task(id).map(|task| &task.stage) {
+                        Some(Stage::NoBuffer { operation, .. }) => Run::buffer_len(operation, block_size),
+                        _ => 0,
+                    };
+                    if need > 0 && !self.provide(id, need) {
+                        break;
+                    }
+                    self.starved.pop_front();
+                    if need > 0 {
+                        self.provided(now, id, actions);
+                        fed = true;
+                    }
+                }
+                Starved::Volume { index, request, len } => {
+                    let Some(buffer) = self.pool.take(len, Purpose::Resync) else { break };
+                    self.starved.pop_front();
+                    self.mirror(index, |volume, out| volume.buffer(now, request, buffer, out));
+                    fed = true;
+                }
+            }
+        }
+        fed
+    }
+
+    fn data_complete(&mut self, now: Time, id: TaskId, crc: u32, actions: &mut Vec<Action>) {
+        let Some(task) = self.task_mut(id) else { return };
+        task.crc = crc;
+        match core::mem::replace(&mut task.stage, Stage::Answered) {
+            Stage::Parameters => {
+                let bytes = core::mem::take(&mut task.bytes);
+                let (nexus, port, cdb, volume) = (task.nexus.0, task.port, task.cdb, task.volume);
+                let step = self.volumes[volume].disk.parameters(nexus, port, &cdb, &bytes);
+                self.task_mut(id).expect("still there").bytes = bytes;
+                self.step(now, id, step, actions);
+            }
+            Stage::Receiving(operation) => self.begin(now, id, operation, actions),
+            Stage::NoBuffer { .. } | Stage::Running(_) | Stage::Answered => {
+                unreachable!("data was asked for once")
+            }
+        }
+    }
+
+    /// Bytes of a parameter list, or of the one block of WRITE SAME.
+    pub(super) fn keep_bytes(&mut self, id: TaskId, offset: u32, bytes: &[u8]) {
+        let Some(task) = self.task_mut(id) else { return };
+        let end = index(offset) + bytes.len();
+        if task.bytes.len() < end {
+            task.bytes.resize(end, 0);
+        }
+        task.bytes[index(offset)..end].copy_from_slice(bytes);
+    }
+
+    pub(super) fn place(&self, id: TaskId) -> Place {
+        match self.task(id).and_then(|task| task.buffer) {
+            Some(buffer) => Place::Buffer(buffer),
+            None => Place::Bytes,
+        }
+    }
+
+    fn abort(&mut self, now: Time, id: TaskId) {
+        let Some(task) = self.task_mut(id) else { return };
+        task.aborted = true;
+        match task.stage {
+            Stage::Running(_) => {
+                let (volume, ticket) = (task.volume, task.ticket());
+                self.mirror(volume, |volume, out| volume.cancel(now, ticket, out));
+            }
+            Stage::NoBuffer { .. } | Stage::Parameters | Stage::Receiving(_) => self.drop_task(now, id),
+            Stage::Answered => {}
+        }
+    }
+
+    /// An aborted task has ended, and nothing of it can happen any more.
+    pub(super) fn drop_task(&mut self, now: Time, id: TaskId) {
+        self.task_mut(id).expect("the caller knows that the task is there").stage = Stage::Answered;
+        self.session(|endpoint, out| endpoint.dropped(now, id, out));
+        self.queue.push_back(Item::Free(id));
+    }
+
+    /// Answers a command whose SCSI state changed only after both nodes have the change.
+    fn answer_with_state(&mut self, now: Time, id: TaskId, answer: Answer) {
+        let volume = self.task(id).expect("the caller knows that the task is there").volume;
+        match self.volumes[volume].disk.take_state() {
+            None => self.answer(now, id, answer, DataIn::None),
+            Some((kind, bytes)) => self.begin_state(now, id, answer, kind, bytes),
+        }
+    }
+
+    /// Ends an operation's task.
+    pub(super) fn finish(&mut self, now: Time, id: TaskId, outcome: Outcome, data_in: DataIn) {
+        let task = self.task(id).expect("the caller knows that the task is there");
+        if task.aborted {
+            return self.drop_task(now, id);
+        }
+        let (volume, nexus) = (task.volume, task.nexus.0);
+        let answer = self.volumes[volume].disk.finish(nexus, outcome);
+        self.answer(now, id, answer, data_in);
+    }
+
+    /// Sends the response and counts it.
+    pub(super) fn answer(&mut self, now: Time, id: TaskId, answer: Answer, blocks: DataIn) {
+        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        task.stage = Stage::Answered;
+        let (volume, sort, taken, data_out) = (task.volume, task.sort, now.saturating_sub(task.started), task.data_out);
+        let received = u64::from(task.received());
+        if let Some(slot) = self.volumes.get_mut(volume) {
+            let counters = &mut slot.counters;
+            match sort {
+                Sort::Read => counters.reads.add(taken),
+                Sort::Write => counters.writes.add(taken),
+                Sort::Flush => counters.flushes.add(taken),
+                Sort::Other => {}
+            }
+            if answer.status != 0 {
+                counters.failed += 1;
+            } else if sort == Sort::Write {
+                counters.written_bytes += received;
+            } else if let DataIn::Buffer { len } = blocks {
+                counters.read_bytes += u64::from(len);
+            }
+        }
+        let data_in = match blocks {
+            DataIn::Buffer { .. } if answer.status == 0 => blocks,
+            _ if answer.data.is_empty() => DataIn::None,
+            _ => DataIn::Bytes(answer.data),
+        };
+        let response = Response { status: answer.status, sense: answer.sense, data_in, data_out };
+        self.session(|endpoint, out| endpoint.respond(now, id, response, out));
+        self.queue.push_back(Item::Free(id));
+    }
+
+    fn reset(&mut self, nexus: NexusId, target: TargetId, lun: [u8; 8], reset: Reset) {
+        let cause = match reset {
+            Reset::TaskSet { others: false } => return,
+            Reset::TaskSet { others: true } => ResetCause::TasksCleared,
+            Reset::LogicalUnit => ResetCause::LogicalUnit,
+            Reset::TargetWarm | Reset::TargetCold => ResetCause::Target,
+        };
+        let whole = matches!(reset, Reset::TargetWarm | Reset::TargetCold);
+        let number = lun_number(lun);
+        let concerned = |slot: &&mut super::VolumeSlot| {
+            slot.live && slot.settings.target == target.0 && (whole || Some(slot.settings.lun) == number)
+        };
+        for slot in self.volumes.iter_mut().filter(concerned) {
+            slot.disk.reset(cause, nexus.0);
+        }
+    }
+
+    fn insert_task(&mut self, task: Task) {
+        let slot = index(task.id.slot);
+        if self.tasks.len() <= slot {
+            self.tasks.resize_with(slot + 1, || None);
+        }
+        assert!(self.tasks[slot].is_none(), "a task's slot is reused after its response");
+        self.tasks[slot] = Some(task);
+    }
+
+    pub(super) fn free_task(&mut self, id: TaskId) {
+        let Some(task) = self.tasks[index(id.slot)].take_if(|task| task.id == id) else { return };
+        if let Some(buffer) = task.buffer {
+            self.release(buffer);
+        }
+        if let Some(nexus) = self.nexuses.get_mut(&task.nexus) {
+            nexus.tasks -= 1;
+        }
+    }
+
+    pub(super) fn task(&self, id: TaskId) -> Option<&Task> {
+        self.tasks.get(index(id.slot))?.as_ref().filter(|task| task.id == id)
+    }
+
+    pub(super) fn task_mut(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.tasks.get_mut(index(id.slot))?.as_mut().filter(|task| task.id == id)
+    }
+
+    /// The connection of the task's session may want something else now.
+    fn touch_task(&mut self, id: TaskId) {
+        if let Some(nexus) = self.task(id).and_then(|task| self.nexuses.get(&task.nexus)) {
+            self.touched.push(nexus.conn);
+        }
+    }
+
+    /// Bytes a logical block of the task's volume.
+    pub(super) fn block_size(&self, id: TaskId) -> u32 {
+        let volume = self.task(id).map_or(usize::MAX, |task| task.volume);
+        self.volumes.get(volume).map_or(512, |slot| slot.settings.spec.block_size)
+    }
+
+    /// Node number × 256 + portal (see "Identity" in docs/wire-format.md).
+    fn relative_port(&self, nexus: NexusId) -> u16 {
+        let portal = self.nexuses.get(&nexus).map_or(0, |nexus| nexus.portal);
+        self.settings.group * 256 + portal.min(255)
+    }
+}
+
+/// The number in a single-level LUN field with peripheral or flat addressing, if it is below 256.
+fn lun_number(lun: [u8; 8]) -> Option<u8> {
+    let [first, second, rest @ ..] = lun;
+    let simple = matches!(first, 0x00 | 0x40) && rest == [0; 6];
+    simple.then_some(second)
+}
+
+/// How many sessions and tasks, for `FromShard::Sessions`.
+impl Shard {
+    pub(super) fn session_list(&self) -> Vec<crate::interface::SessionInfo> {
+        let describe = |nexus: &Nexus| crate::interface::SessionInfo {
+            initiator: nexus.initiator.clone(),
+            target: nexus.target.0,
+            peer: nexus.peer,
+            portal: nexus.portal,
+            tasks: count(index(nexus.tasks)),
+        };
+        self.nexuses.values().map(describe).collect()
+    }
+}
