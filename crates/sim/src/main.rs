@@ -1,2 +1,2 @@
-//! TODO
+//! `lockstep-sim`: runs seeds and says which of them broke a promise.
 fn main() {}

@@ -1,0 +1,8 @@
+//! Two nodes, their disks, the network between them and the initiators on both paths, all in
+//! pretend time: the daemon's own engine runs here under crashes, cuts and torn writes, and what it
+//! promises is checked. A run is a function of its seed alone.
+
+pub mod disk;
+pub mod ledger;
+pub mod prng;
+pub mod wheel;
