@@ -11,6 +11,11 @@ use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume_io::{Io, IoError, Value};
 use lockstep_scsi::interface::{Identity, PortGroup};
 
+/// The settings inside [`ToShard`], for drivers that depend on this crate alone.
+pub use lockstep_iscsi::interface as iscsi;
+/// Identities and port groups inside [`ToShard`].
+pub use lockstep_scsi::interface as scsi;
+
 /// Names one [`Action::Io`] until its [`Event::Io`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IoKey {
