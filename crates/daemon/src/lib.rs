@@ -3,5 +3,8 @@
 //! decision is taken here: both machines come from the engine.
 
 pub mod config;
+mod durable;
+pub mod events;
+pub mod pool;
 pub mod secret;
 pub mod uuid;
