@@ -7,4 +7,14 @@ extern crate alloc;
 #[cfg(any(feature = "driver", test))]
 extern crate std;
 
+#[cfg(feature = "driver")]
+pub mod client;
 pub mod core;
+#[cfg(feature = "driver")]
+pub mod driver;
+#[cfg(feature = "driver")]
+pub mod load;
+#[cfg(feature = "driver")]
+mod socket;
+#[cfg(feature = "driver")]
+pub mod verify;

@@ -50,12 +50,14 @@ pub struct Ledger {
     /// Reads under way by the moment at which they began.
     reads: BTreeMap<Moment, usize>,
     acknowledged: u64,
+    last_sequence: u64,
 }
 
 impl Ledger {
     /// A write of one block goes out.
     pub fn begin_write(&mut self, stamp: Stamp) {
         self.now += 1;
+        self.last_sequence = self.last_sequence.max(stamp.sequence);
         self.block(stamp.lba).open.push(stamp);
     }
 
@@ -137,6 +139,11 @@ impl Ledger {
     /// How many block writes were acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// The highest sequence of any write; the next writer begins behind it.
+    pub fn last_sequence(&self) -> u64 {
+        self.last_sequence
     }
 
     /// How many block writes are open or of unknown end.
