@@ -12,3 +12,6 @@ pub mod volume_action;
 pub mod volume_io;
 pub mod frame;
 pub mod hello;
+pub mod decide;
+pub mod register;
+pub mod superblock;

@@ -1,0 +1,272 @@
+//! Who is the source when two copies of a volume meet: one pure function, evaluated by both
+//! nodes on the same two records and the register's value, with the same result on both
+//! (`docs/replication.md`, reconnect and start).
+
+use crate::control::{Configuration, Incarnation, NodeId, VolumeId};
+use crate::superblock::{HISTORY_LEN, Lineage, Past, Superblock};
+use alloc::vec::Vec;
+
+/// What one side says of its copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Which node.
+    pub node: NodeId,
+    /// Which run of it.
+    pub incarnation: Incarnation,
+    /// Which volume.
+    pub volume: VolumeId,
+    /// Exported size in bytes.
+    pub size: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    /// Nothing was ever written to this copy, and it is not about to be created.
+    pub blank: bool,
+    /// Both replicas may be taken as zero: the volume is being created.
+    pub create: bool,
+    /// This run found no clean flag and has not been resynchronised since.
+    pub crashed: bool,
+    /// See [`Superblock::inconsistent`].
+    pub inconsistent: bool,
+    /// See [`Superblock::disk_failed`].
+    pub disk_failed: bool,
+    /// See [`Superblock::split_brain`].
+    pub split_brain: bool,
+    /// See [`Superblock::wrote`].
+    pub wrote: bool,
+    /// See [`Superblock::configuration`].
+    pub configuration: Configuration,
+    /// See [`Superblock::prepared`].
+    pub prepared: Option<Configuration>,
+    /// See [`Superblock::history`].
+    pub history: Vec<Past>,
+    /// See [`Superblock::base`].
+    pub base: u64,
+    /// The run of the partner with which this run has served the present configuration.
+    pub with: Option<Incarnation>,
+}
+
+impl Record {
+    /// The record of a copy; what the superblock does not hold is left at its default.
+    #[must_use]
+    pub fn of(superblock: &Superblock, incarnation: Incarnation) -> Self {
+        Self {
+            node: superblock.node,
+            incarnation,
+            volume: superblock.volume,
+            size: superblock.size,
+            block_size: superblock.block_size,
+            blank: superblock.configuration.epoch == 0 && superblock.prepared.is_none(),
+            create: false,
+            crashed: false,
+            inconsistent: superblock.inconsistent,
+            disk_failed: superblock.disk_failed,
+            split_brain: superblock.split_brain,
+            wrote: superblock.wrote,
+            configuration: superblock.configuration,
+            prepared: superblock.prepared,
+            history: superblock.history.clone(),
+            base: superblock.base,
+            with: None,
+        }
+    }
+
+    fn remembers(&self, lineage: Lineage) -> bool {
+        self.configuration.lineage() == lineage
+            || self.history.iter().any(|past| past.lineage == lineage)
+    }
+
+    /// Whether this copy's line includes the other's configuration. One so old that it fell out
+    /// of a full history counts: it means "compare everything", never "refuse".
+    fn succeeds(&self, other: &Self) -> bool {
+        let theirs = other.configuration.lineage();
+        self.remembers(theirs)
+            || self.history.len() >= HISTORY_LEN && self.history[0].lineage.epoch > theirs.epoch
+    }
+
+    /// Whether this copy holds every write acknowledged under `truth`.
+    fn eligible(&self, truth: &Configuration) -> bool {
+        let adopted = self.configuration.lineage() == truth.lineage() && !self.inconsistent;
+        let prepared = self
+            .prepared
+            .is_some_and(|it| it.lineage() == truth.lineage());
+        truth.members.contains(self.node) && !self.disk_failed && (adopted || prepared)
+    }
+}
+
+/// How a target is brought up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// What either side's dirty bits and intents name.
+    Marked,
+    /// Compare everything: the target is blank, or the source does not know where it stands.
+    Everything,
+    /// Not at all: its disk has failed.
+    Never,
+}
+
+/// In what the two sides differ although they must not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Different volumes.
+    Volume,
+    /// Different sizes.
+    Size,
+    /// Different block sizes.
+    BlockSize,
+}
+
+/// What is to be done. It names nodes, so both sides must come to the very same value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Row 0.
+    Refuse(Mismatch),
+    /// Row 1: both blank. `agreed`: the pool configuration says that it is new, so both begin.
+    Create {
+        /// Otherwise the operator is needed.
+        agreed: bool,
+    },
+    /// Row 2: both went their own way; nothing is overwritten.
+    SplitBrain,
+    /// Row 4: nobody holds every acknowledged write. `needed`: the members of the newest known
+    /// configuration, whose copy would help.
+    Unavailable {
+        /// That configuration.
+        truth: Configuration,
+    },
+    /// Row 5: go on as before.
+    Resume,
+    /// Rows 6 and 7.
+    Source {
+        /// Who holds everything.
+        node: NodeId,
+        /// What the other one needs.
+        copy: Copy,
+    },
+}
+
+/// The plan for two copies. `register`: the value that a completed read of the register would
+/// give, that is the one accepted with the highest ballot by either node.
+#[must_use]
+pub fn decide(mine: &Record, theirs: &Record, register: Option<Configuration>) -> Plan {
+    // The lower node number comes first: what follows cannot depend on who evaluates it.
+    let (a, b) = if mine.node < theirs.node {
+        (mine, theirs)
+    } else {
+        (theirs, mine)
+    };
+    if a.volume != b.volume {
+        return Plan::Refuse(Mismatch::Volume);
+    }
+    if a.size != b.size {
+        return Plan::Refuse(Mismatch::Size);
+    }
+    if a.block_size != b.block_size {
+        return Plan::Refuse(Mismatch::BlockSize);
+    }
+    if a.split_brain || b.split_brain {
+        return Plan::SplitBrain;
+    }
+    let truth = match (a.configuration.epoch > 0, b.configuration.epoch > 0) {
+        (false, false) => match register {
+            None => {
+                return Plan::Create {
+                    agreed: a.create && b.create,
+                };
+            }
+            Some(value) => value,
+        },
+        (true, false) => truth(a, b, a, register),
+        (false, true) => truth(a, b, b, register),
+        (true, true) => match newest(a, b) {
+            Some(newest) => truth(a, b, newest, register),
+            None => return Plan::SplitBrain,
+        },
+    };
+    match (a.eligible(&truth), b.eligible(&truth)) {
+        (false, false) => Plan::Unavailable { truth },
+        (true, false) => source(a, b, &truth),
+        (false, true) => source(b, a, &truth),
+        (true, true) => {
+            let adopted = [a, b]
+                .iter()
+                .all(|it| it.configuration.lineage() == truth.lineage());
+            if adopted && a.with == Some(b.incarnation) && b.with == Some(a.incarnation) {
+                return Plan::Resume;
+            }
+            let from = match (a.crashed, b.crashed) {
+                (true, false) => b,
+                (false, true) => a,
+                _ if truth.owner == b.node => b,
+                _ => a,
+            };
+            source(from, if from.node == a.node { b } else { a }, &truth)
+        }
+    }
+}
+
+/// The side whose line includes the other's, or whose line is to win (row 3). `None`: row 2.
+fn newest<'a>(a: &'a Record, b: &'a Record) -> Option<&'a Record> {
+    match (a.succeeds(b), b.succeeds(a)) {
+        (true, false) => Some(a),
+        (false, true) => Some(b),
+        // The same configuration, or two histories that name each other's (after a resync that
+        // was cut short): the greater one is the newer.
+        (true, true) if a.configuration.lineage() < b.configuration.lineage() => Some(b),
+        (true, true) => Some(a),
+        (false, false) => {
+            let unilateral = a.configuration.unilateral && b.configuration.unilateral;
+            if !unilateral || a.wrote && b.wrote {
+                return None;
+            }
+            Some(if b.wrote { b } else { a })
+        }
+    }
+}
+
+/// The configuration that counts: the newest line's, or the register's if that is newer still.
+fn truth(
+    a: &Record,
+    b: &Record,
+    newest: &Record,
+    register: Option<Configuration>,
+) -> Configuration {
+    let Some(value) = register else {
+        return newest.configuration;
+    };
+    // A node that went alone never accepted a value without itself, so such a value was never
+    // decided (one that it accepted later is known to the other side, whose line is then newer).
+    let never_decided = [a, b]
+        .iter()
+        .any(|it| it.configuration.unilateral && !value.members.contains(it.node));
+    let newer = value.epoch > newest.configuration.epoch && !newest.remembers(value.lineage());
+    if newer && !never_decided {
+        value
+    } else {
+        newest.configuration
+    }
+}
+
+fn source(from: &Record, to: &Record, truth: &Configuration) -> Plan {
+    let known = |lineage: Lineage| {
+        let line = from.remembers(lineage)
+            || lineage == truth.lineage()
+            || from.prepared.is_some_and(|it| it.lineage() == lineage);
+        line && lineage.epoch >= from.base
+    };
+    let copy = if to.disk_failed {
+        Copy::Never
+    } else if !to.blank
+        && (known(to.configuration.lineage()) || to.prepared.is_some_and(|it| known(it.lineage())))
+    {
+        Copy::Marked
+    } else {
+        Copy::Everything
+    };
+    Plan::Source {
+        node: from.node,
+        copy,
+    }
+}
+
+#[cfg(test)]
+mod tests;
