@@ -1,2 +1,104 @@
-//! TODO
-fn main() {}
+//! The one program: `lockstep daemon` runs a node, everything else talks to a running one over
+//! its admin socket. Invoked as `lockstepd` it is `lockstep daemon`.
+
+mod account;
+mod args;
+mod config;
+mod events;
+mod output;
+mod session;
+mod status;
+mod volume;
+
+use args::{Arguments, Command};
+use clap::{CommandFactory, Parser};
+use lockstep_api::Client;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse_from(as_daemon(std::env::args_os().collect()));
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::reader_is_gone(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `lockstepd …` means `lockstep daemon …`.
+fn as_daemon(mut words: Vec<OsString>) -> Vec<OsString> {
+    let called = words
+        .first()
+        .map(|word| Path::new(word).file_name().unwrap_or_default().to_owned());
+    if called.is_some_and(|name| name == "lockstepd") {
+        words.insert(1, "daemon".into());
+    }
+    words
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let client = Client::new(&arguments.socket);
+    let json = arguments.json;
+    match arguments.command {
+        Command::Daemon(daemon) => {
+            log_to_stderr(&arguments.log);
+            let config = lockstep_daemon::config::Config::load(&daemon.config)?;
+            Ok(lockstep_daemon::run(config)?)
+        }
+        Command::Volume(verb) => volume::run(&client, verb, json),
+        Command::Status => status::run(&client, json),
+        Command::Events(which) => events::run(&client, &which, json),
+        Command::Session(verb) => session::run(&client, &verb, json),
+        Command::Account(verb) => account::run(&client, verb, json),
+        Command::Config(verb) => config::run(&client, verb, json),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "lockstep", &mut script);
+            output::bytes(&script)
+        }
+    }
+}
+
+/// One line an event, to where systemd or a terminal reads it.
+fn log_to_stderr(level: &str) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if under_systemd {
+        builder.without_time().with_ansi(false).init();
+    } else {
+        builder.init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn lockstepd_is_lockstep_daemon() {
+        let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let changed = as_daemon(words("/usr/sbin/lockstepd --config /x"));
+        assert_eq!(changed, words("/usr/sbin/lockstepd daemon --config /x"));
+        assert!(matches!(
+            Arguments::parse_from(changed).command,
+            Command::Daemon(_)
+        ));
+        assert_eq!(
+            as_daemon(words("lockstep status")),
+            words("lockstep status")
+        );
+    }
+}

@@ -1,0 +1,280 @@
+//! The command line: `lockstep NOUN VERB`. What is wrong with it ends with exit code 2.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use lockstep_api::quantity::Size;
+use lockstep_api::volume::{Cache, ReplicaPlace};
+use std::path::PathBuf;
+
+/// A mirrored iSCSI disk on two machines.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage."
+)]
+pub(crate) struct Arguments {
+    /// Admin socket of the daemon to talk to
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "LOCKSTEP_SOCKET",
+        default_value = "/run/lockstep/admin.sock"
+    )]
+    pub(crate) socket: PathBuf,
+    /// Print JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What the daemon logs: error, warn, info, debug, or a filter such as info,lockstep_daemon=debug
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "LOCKSTEP_LOG",
+        default_value = "info"
+    )]
+    pub(crate) log: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a node on this machine
+    Daemon(Daemon),
+    /// Whether to worry, and why, on one screen
+    Status,
+    /// Mirrored volumes
+    #[command(subcommand)]
+    Volume(VolumeVerb),
+    /// Initiators that are logged in to this node
+    #[command(subcommand)]
+    Session(SessionVerb),
+    /// CHAP accounts
+    #[command(subcommand)]
+    Account(AccountVerb),
+    /// What happened, who did it and why
+    Events(EventsWhich),
+    /// This node's configuration, and what both nodes agreed on
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Print the completion script of a shell
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Daemon {
+    /// This node's own configuration
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/lockstep/lockstep.toml"
+    )]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VolumeVerb {
+    /// Make a volume on both nodes and wait until its image here is ready
+    Create(CreateArguments),
+    /// All volumes
+    List,
+    /// Everything about one volume
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Change who may log in; what is not named is removed
+    Access(AccessArguments),
+    /// Take a volume out of service for good; its images stay where they are
+    Delete {
+        /// Its name
+        name: String,
+        /// Its name once more, to show that it is meant
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArguments {
+    /// Its name: a-z, 0-9, - and .
+    pub(crate) name: String,
+    /// Its size, such as 10GiB
+    #[arg(long)]
+    pub(crate) size: Size,
+    /// Logical block size in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = 512, value_parser = block_size)]
+    pub(crate) block_size: u32,
+    /// When a write is answered
+    #[arg(long, value_enum, default_value_t = CacheWord::WriteThrough)]
+    pub(crate) cache: CacheWord,
+    /// Where a node keeps its copy (default: <first storage directory>/<name>.img on each node)
+    #[arg(long, value_name = "NODE:PATH", value_parser = replica)]
+    pub(crate) replica: Vec<ReplicaPlace>,
+    /// Write zeroes over the whole image now, instead of reserving the space
+    #[arg(long, conflicts_with = "adopt")]
+    pub(crate) prefill: bool,
+    /// Use images that are there, and equal on both nodes
+    #[arg(long)]
+    pub(crate) adopt: bool,
+    #[command(flatten)]
+    pub(crate) access: Access,
+    /// Return at once; `volume show` tells how far it is
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AccessArguments {
+    /// The volume
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) access: Access,
+}
+
+/// Whom a volume lets in.
+#[derive(Debug, Args)]
+pub(crate) struct Access {
+    /// An account that may log in (none: no authentication)
+    #[arg(long = "account", value_name = "NAME")]
+    pub(crate) accounts: Vec<String>,
+    /// The account whose secret the target proves to initiators
+    #[arg(long, value_name = "NAME")]
+    pub(crate) mutual: Option<String>,
+    /// An initiator that may log in (none: all may)
+    #[arg(long = "allow", value_name = "IQN")]
+    pub(crate) allow: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CacheWord {
+    None,
+    WriteThrough,
+    WriteBack,
+}
+
+impl From<CacheWord> for Cache {
+    fn from(word: CacheWord) -> Self {
+        match word {
+            CacheWord::None => Self::None,
+            CacheWord::WriteThrough => Self::WriteThrough,
+            CacheWord::WriteBack => Self::WriteBack,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SessionVerb {
+    /// All sessions
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AccountVerb {
+    /// All accounts, without their secrets
+    List,
+    /// Make an account, or give it a new secret
+    Set {
+        /// Its name
+        name: String,
+        /// File with the secret, 12 to 255 bytes; - reads standard input
+        #[arg(long, value_name = "FILE")]
+        secret_file: PathBuf,
+    },
+    /// Remove an account that nothing uses
+    Delete {
+        /// Its name
+        name: String,
+    },
+    /// Say which accounts open discovery; without names it needs none
+    Discovery {
+        /// Names of accounts
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EventsWhich {
+    /// Go on printing what happens
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only events with a greater number
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub(crate) after: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigVerb {
+    /// Check a node's lockstep.toml and what it names, without a daemon
+    Check {
+        /// The file
+        #[arg(default_value = "/etc/lockstep/lockstep.toml")]
+        file: PathBuf,
+    },
+    /// Print what both nodes agreed on, secrets masked, and edits that are not in force
+    Show,
+    /// Put the edited pool file in force, on both nodes or neither
+    Apply,
+}
+
+fn block_size(text: &str) -> Result<u32, String> {
+    match text {
+        "512" => Ok(512),
+        "4096" => Ok(4096),
+        _ => Err("allowed are 512 and 4096".into()),
+    }
+}
+
+fn replica(text: &str) -> Result<ReplicaPlace, String> {
+    let parsed = text
+        .split_once(':')
+        .and_then(|(node, image)| Some((node.parse().ok()?, image)));
+    match parsed {
+        Some((node @ 1..=2, image)) if !image.is_empty() => Ok(ReplicaPlace {
+            node,
+            image: image.into(),
+        }),
+        _ => Err("write it like 1:/srv/images/vm1.img, with node 1 or 2".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_names_node_and_path() {
+        assert_eq!(
+            replica("2:/a:b").unwrap(),
+            ReplicaPlace {
+                node: 2,
+                image: "/a:b".into()
+            }
+        );
+        for bad in ["", "3:/a", "1:", "/a", "x:/a"] {
+            assert!(replica(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn wrong_sizes_and_modes_are_usage_errors() {
+        let create = |rest: &str| {
+            Arguments::try_parse_from(format!("lockstep volume create v {rest}").split_whitespace())
+        };
+        assert!(create("--size 10GiB --cache write-back --block-size 4096").is_ok());
+        for bad in [
+            "",
+            "--size ten",
+            "--size 1G --cache lazy",
+            "--size 1G --block-size 1000",
+            "--size 1G --prefill --adopt",
+        ] {
+            assert_eq!(create(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+}
