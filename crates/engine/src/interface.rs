@@ -2,11 +2,15 @@
 //! disks and sockets in the simulator) carries actions out and reports with events; it never
 //! decides. An action may be finished at once: the driver then queues its event for the same turn.
 
+#![expect(missing_docs, reason = "a variant's sentence explains its fields")]
+
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use lockstep_iscsi::interface::{ConnId, Settings};
-use lockstep_mirror::control::{FromVolume, Incarnation, NodeId, Time, ToVolume, VolumeId, VolumeSpec};
+use lockstep_mirror::control::{
+    FromVolume, Incarnation, NodeId, Time, ToVolume, VolumeId, VolumeSpec,
+};
 use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume_io::{Io, IoError, Value};
 use lockstep_scsi::interface::{Identity, PortGroup};
@@ -67,14 +71,24 @@ pub enum Body {
     Bytes(Vec<u8>),
     /// Blocks from a buffer. `pad`: up to 3 zero bytes to a multiple of 4; `digest`: CRC32C of
     /// data and padding after that, which the driver computes.
-    Blocks { buffer: BufferId, at: u32, len: u32, pad: bool, digest: bool },
+    Blocks {
+        buffer: BufferId,
+        at: u32,
+        len: u32,
+        pad: bool,
+        digest: bool,
+    },
 }
 
 /// What happened.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A connection was accepted or a dial succeeded. The driver chose `conn` (slot and generation).
-    Connected { conn: ConnId, origin: Origin, peer: SocketAddr },
+    Connected {
+        conn: ConnId,
+        origin: Origin,
+        peer: SocketAddr,
+    },
     /// A dial failed.
     DialFailed { dial: u32 },
     /// Fulfils `Want::Bytes`.
@@ -90,7 +104,10 @@ pub enum Event<'a> {
     /// exactly once for each `Connected`, after which its name is not used any more.
     Closed { conn: ConnId },
     /// An `Action::Io` has ended.
-    Io { key: IoKey, result: Result<Value, IoError> },
+    Io {
+        key: IoKey,
+        result: Result<Value, IoError>,
+    },
     /// From `Node`.
     Order(ToShard),
     /// A deadline has passed (or nothing in particular: always harmless).
@@ -102,13 +119,21 @@ pub enum Event<'a> {
 pub enum Action {
     /// Queue for sending; those of one connection go out in this order. Everything queued on a
     /// connection in one turn goes out in one send.
-    Send { conn: ConnId, head: Head, body: Body },
+    Send {
+        conn: ConnId,
+        head: Head,
+        body: Body,
+    },
     /// Close once everything queued before was sent (or at once, if the peer does not read).
     Close { conn: ConnId },
     /// Connect to the partner's sync address number `address` (index into the configuration).
     Dial { dial: u32, address: u16 },
     /// Work on a volume's disk, metadata area or buffers.
-    Io { key: IoKey, volume: VolumeId, io: Io },
+    Io {
+        key: IoKey,
+        volume: VolumeId,
+        io: Io,
+    },
     /// A connection that wanted to `Wait` may want something else now.
     Wake { conn: ConnId },
     /// To `Node`.
@@ -146,7 +171,15 @@ pub enum ToShard {
     /// ALUA: all port groups of a volume, ours and the partner's; a change raises 2A/06.
     PortGroups(VolumeId, Vec<PortGroup>),
     /// Secret and peer for the data channels; `dial`: this side connects (the lower node number).
-    Partner { node: NodeId, me: NodeId, incarnation: Incarnation, addresses: u16, dial: bool, secret: Box<[u8]>, cluster: u128 },
+    Partner {
+        node: NodeId,
+        me: NodeId,
+        incarnation: Incarnation,
+        addresses: u16,
+        dial: bool,
+        secret: Box<[u8]>,
+        cluster: u128,
+    },
     /// Ask all initiators to log out (planned stop), then close what is left by then.
     LogoutAll { by: Time },
     /// Close every iSCSI connection of this target now (its volume may not be served here).

@@ -48,16 +48,27 @@ impl Pool {
     /// If the classes do not ascend in size: `take` picks the first that fits.
     #[must_use]
     pub fn new(classes: &[PoolClass]) -> Self {
-        assert!(classes.is_sorted_by_key(|class| class.slot_bytes) && classes.len() < 256, "classes ascend");
+        assert!(
+            classes.is_sorted_by_key(|class| class.slot_bytes) && classes.len() < 256,
+            "classes ascend"
+        );
         let mut slots = Vec::new();
         let mut free = Vec::new();
         for (index, class) in (0u8..).zip(classes) {
             let first = u32::try_from(slots.len()).expect("a pool has fewer than 2^32 slots");
-            slots.extend((0..class.slots).map(|_| Slot { generation: 0, references: 0, class: index }));
+            slots.extend((0..class.slots).map(|_| Slot {
+                generation: 0,
+                references: 0,
+                class: index,
+            }));
             // Low numbers are handed out first, so that memory that was never needed stays untouched.
             free.push((first..first + class.slots).rev().collect());
         }
-        Self { classes: classes.to_vec(), free, slots }
+        Self {
+            classes: classes.to_vec(),
+            free,
+            slots,
+        }
     }
 
     /// The class table, for the driver's memory.
@@ -81,7 +92,10 @@ impl Pool {
             let state = &mut self.slots[index(slot)];
             assert_eq!(state.references, 0, "a free slot has no user");
             state.references = 1;
-            return Some(BufferId { slot, generation: state.generation });
+            return Some(BufferId {
+                slot,
+                generation: state.generation,
+            });
         }
         None
     }
@@ -130,8 +144,16 @@ fn index(slot: u32) -> usize {
 mod tests {
     use super::*;
 
-    const CLASSES: [PoolClass; 2] =
-        [PoolClass { slots: 4, slot_bytes: 8192 }, PoolClass { slots: 4, slot_bytes: 65536 }];
+    const CLASSES: [PoolClass; 2] = [
+        PoolClass {
+            slots: 4,
+            slot_bytes: 8192,
+        },
+        PoolClass {
+            slots: 4,
+            slot_bytes: 65536,
+        },
+    ];
 
     #[test]
     fn a_slot_returns_with_its_last_user() {
@@ -142,7 +164,11 @@ mod tests {
         assert_eq!(pool.used(), 1);
         assert!(pool.release(buffer));
         assert_eq!(pool.used(), 0);
-        assert_ne!(pool.take(4096, Purpose::Partner), Some(buffer), "another generation");
+        assert_ne!(
+            pool.take(4096, Purpose::Partner),
+            Some(buffer),
+            "another generation"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod tasks;
 use crate::counters::{Counters, VolumeCounters};
 use crate::interface::{Action, Event, FromShard, IoKey, Origin, VolumeSettings, Want};
 use crate::pool::{Pool, PoolClass, Purpose};
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -59,7 +60,8 @@ struct Nexus {
 /// What a connection is.
 enum Kind {
     Initiator,
-    Partner(Partner),
+    /// Boxed: there are a few of these, and up to thousands of the others.
+    Partner(Box<Partner>),
 }
 
 /// A connection, as long as the driver has it.
@@ -248,11 +250,11 @@ impl Shard {
                 Kind::Initiator
             }
             Origin::Partner => match self.greet(conn, None, actions) {
-                Some(partner) => Kind::Partner(partner),
+                Some(partner) => Kind::Partner(Box::new(partner)),
                 None => return self.insert_refused(conn, actions),
             },
             Origin::Dialed(dial) => match self.greet(conn, Some(dial), actions) {
-                Some(partner) => Kind::Partner(partner),
+                Some(partner) => Kind::Partner(Box::new(partner)),
                 None => return self.insert_refused(conn, actions),
             },
         };
@@ -311,10 +313,11 @@ impl Shard {
         if connection.closing {
             return;
         }
+        let from_partner = matches!(connection.kind, Kind::Partner(_));
         self.touched.push(conn);
-        match &connection.kind {
-            Kind::Partner(_) => self.partner_bytes(now, conn, bytes, actions),
-            Kind::Initiator => match self.endpoint.want(conn) {
+        match from_partner {
+            true => self.partner_bytes(now, conn, bytes, actions),
+            false => match self.endpoint.want(conn) {
                 // A parameter list or the one block of WRITE SAME: kept as bytes.
                 SessionWant::Data { task, offset, .. } => {
                     self.keep_bytes(task, offset, bytes);

@@ -2,7 +2,7 @@
 //! buffers, one after the other. Nothing here looks at a block's bytes, except the one block
 //! that WRITE SAME repeats, which is a parameter.
 
-use super::tasks::{Sort, Stage, Task};
+use super::tasks::{NOBODY, Sort, Stage, Task};
 use super::{Owner, Shard, index};
 use crate::interface::Action;
 use crate::pool::Purpose;
@@ -213,15 +213,21 @@ impl Shard {
     pub(super) fn ticket_done(
         &mut self,
         now: Time,
-        Ticket(ticket): Ticket,
+        ticket: Ticket,
         result: Result<(), Refusal>,
         actions: &mut Vec<Action>,
     ) {
+        if ticket == NOBODY {
+            return;
+        }
+        let Ticket(ticket) = ticket;
         let [slot, generation] = [ticket & 0xffff_ffff, ticket >> 32].map(small);
         let id = TaskId { slot, generation };
         let task = self.task_mut(id).expect("a task outlives its requests");
         task.outstanding -= 1;
-        task.failure = task.failure.or(result.err());
+        if let Err(refusal) = result {
+            task.failure.get_or_insert(refusal);
+        }
         if task.outstanding == 0 {
             self.advance(now, id, actions);
         }
@@ -286,7 +292,10 @@ impl Shard {
         let Stage::Running(mut state) = core::mem::replace(&mut task.stage, Stage::Answered) else {
             unreachable!("only running tasks advance");
         };
-        if let Some(failure) = task.failure.or(task.aborted.then_some(Refusal::Aborted)) {
+        if task.aborted {
+            task.failure.get_or_insert(Refusal::Aborted);
+        }
+        if let Some(failure) = task.failure {
             let block_size = u64::from(self.block_size(id));
             let first = match state {
                 Run::Read { extent } | Run::ReadingOther { extent, .. } => extent.offset / block_size,

@@ -4,7 +4,6 @@ use super::partner::{MAX_CHANNELS, Partner, Stage, head};
 use super::{PartnerSettings, REDIAL, Shard, VolumeSlot, index};
 use crate::counters::VolumeCounters;
 use crate::interface::{Action, Body, FromShard, ToShard, VolumeSettings};
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::{ConnId, TargetId};
 use lockstep_mirror::control::Time;
@@ -21,7 +20,7 @@ impl Shard {
                 self.settings = (*settings).clone();
                 self.session(|endpoint, out| endpoint.configure(now, *settings, out));
             }
-            ToShard::Attach(settings) => self.attach(now, settings),
+            ToShard::Attach(settings) => self.attach(now, *settings),
             ToShard::Detach(id) => {
                 if let Some(volume) = self.volume_index(id.0) {
                     let slot = &mut self.volumes[volume];
@@ -60,7 +59,7 @@ impl Shard {
         }
     }
 
-    fn attach(&mut self, now: Time, settings: Box<VolumeSettings>) {
+    fn attach(&mut self, now: Time, settings: VolumeSettings) {
         let spec = settings.spec;
         assert!(self.volume_index(spec.id.0).is_none(), "a volume is attached once");
         let geometry = Geometry {
@@ -82,7 +81,7 @@ impl Shard {
             mirror: Volume::new(spec),
             counters: VolumeCounters::default(),
             live: true,
-            settings: *settings,
+            settings,
         });
         let up: Vec<_> = self
             .channels

@@ -11,11 +11,13 @@ use lockstep_iscsi::interface::{
 use lockstep_mirror::control::Time;
 use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume_action::{Refusal, Ticket};
-use lockstep_scsi::disk::{ResetCause, no_lun};
-use lockstep_scsi::interface::{Answer, Operation, Outcome, Port, Step};
+use lockstep_scsi::interface::{Answer, Operation, Outcome, Port, ResetCause, Step};
+use lockstep_scsi::no_lun::no_lun;
 
 use super::execute::Run;
 
+/// The ticket of operations that no command waits for.
+pub(super) const NOBODY: Ticket = Ticket(u64::MAX);
 /// REPORT LUNS concerns the target, not one logical unit (SPC-4 §6.33).
 const REPORT_LUNS: u8 = 0xa0;
 
@@ -100,7 +102,7 @@ impl Shard {
             Output::Command(command) => self.command(now, &command, actions),
             Output::DataIn { task, crc } => self.data_complete(now, task, crc, actions),
             Output::Abort { task } => self.abort(now, task),
-            Output::Reset { nexus, target, lun, reset } => self.reset(nexus, target, lun, reset),
+            Output::Reset { nexus, target, lun, reset } => self.reset(now, nexus, target, lun, reset),
             Output::NexusUp { nexus, target, conn, initiator, portal, peer, .. } => {
                 for slot in self.volumes.iter_mut().filter(|slot| slot.live && slot.settings.target == target.0) {
                     slot.disk.nexus_up(nexus.0, &initiator);
@@ -365,7 +367,7 @@ impl Shard {
         self.queue.push_back(Item::Free(id));
     }
 
-    fn reset(&mut self, nexus: NexusId, target: TargetId, lun: [u8; 8], reset: Reset) {
+    fn reset(&mut self, now: Time, nexus: NexusId, target: TargetId, lun: [u8; 8], reset: Reset) {
         let cause = match reset {
             Reset::TaskSet { others: false } => return,
             Reset::TaskSet { others: true } => ResetCause::TasksCleared,
@@ -379,6 +381,13 @@ impl Shard {
         };
         for slot in self.volumes.iter_mut().filter(concerned) {
             slot.disk.reset(cause, nexus.0);
+        }
+        // A reset takes the mode pages back to their defaults, on both nodes; nobody waits for it.
+        for number in 0..self.volumes.len() {
+            if let Some((kind, bytes)) = self.volumes[number].disk.take_state() {
+                let operation = lockstep_mirror::operation::Operation::State { kind, bytes: bytes.into() };
+                self.mirror(number, |mirror, out| mirror.submit(now, NOBODY, operation, out));
+            }
         }
     }
 
