@@ -1,0 +1,17 @@
+//! The disks of a shard's volumes: opening and locking them, and carrying out `Io` on them
+//! through the ring, or at once where that cannot block.
+//!
+//! A disk is an image (the plain blocks, byte for byte, in a file or a block device) and a small
+//! metadata file. Whoever has the lock of the image's open file description may write; operations
+//! of a killed predecessor hold that lock until the last of them has ended.
+
+mod disk;
+mod flush;
+mod work;
+mod write;
+
+pub use disk::{Disk, DiskSpec, Metadata, OpenError};
+pub use work::{IoDone, Machine, Store};
+
+#[cfg(test)]
+mod tests;
