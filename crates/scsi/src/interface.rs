@@ -89,22 +89,50 @@ pub struct Blocks {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Read these blocks.
-    Read { blocks: Blocks, fua: bool },
-    /// Write these blocks with the data sent. `verify`: read back afterwards (WRITE AND VERIFY).
-    Write { blocks: Blocks, fua: bool },
+    Read {
+        /// Which.
+        blocks: Blocks,
+        /// From stable storage rather than a volatile cache.
+        fua: bool,
+    },
+    /// Write these blocks with the data sent.
+    Write {
+        /// Which.
+        blocks: Blocks,
+        /// On stable storage before it is answered.
+        fua: bool,
+    },
     /// Read these blocks and say GOOD if that worked (VERIFY, BYTCHK 0).
-    Verify { blocks: Blocks },
+    Verify {
+        /// Which.
+        blocks: Blocks,
+    },
     /// Compare these blocks with the data sent (VERIFY, BYTCHK 1; with BYTCHK 3 one block
     /// is sent and compared with each: `one_block`).
-    Compare { blocks: Blocks, one_block: bool },
+    Compare {
+        /// Which.
+        blocks: Blocks,
+        /// One block is sent, not as many as are compared.
+        one_block: bool,
+    },
     /// Repeat the one block sent over the range (WRITE SAME).
-    WriteSame { blocks: Blocks },
+    WriteSame {
+        /// Which; up to the whole disk.
+        blocks: Blocks,
+    },
     /// Zeroes over the range (WRITE SAME with NDOB).
-    Zero { blocks: Blocks },
+    Zero {
+        /// Which; up to the whole disk.
+        blocks: Blocks,
+    },
     /// The contents are no longer needed and read as zero (UNMAP; WRITE SAME with UNMAP).
-    /// For WRITE SAME with UNMAP and a data block, `check`: the block sent must be all zero,
-    /// else it is written instead.
-    Unmap { ranges: Vec<Blocks>, check: bool },
+    Unmap {
+        /// None of them empty; they may overlap. From WRITE SAME one, up to the whole disk.
+        ranges: Vec<Blocks>,
+        /// WRITE SAME with UNMAP and a data block: the block sent must be all zero, else it is
+        /// written instead.
+        check: bool,
+    },
     /// Everything answered before is on stable storage on both nodes.
     Flush,
 }
@@ -114,10 +142,18 @@ pub enum Operation {
 pub enum Step {
     /// Answer it now.
     Answer(Answer),
-    /// Bring `len` bytes of parameter list (at most 64 KiB), then call `Disk::parameters`.
-    Parameters { len: u32 },
-    /// Bring `data_out` bytes of blocks (0: none), then carry it out.
-    Operate { operation: Operation, data_out: u32 },
+    /// Bring the parameter list, then call `Disk::parameters`.
+    Parameters {
+        /// Bytes, at most 64 KiB.
+        len: u32,
+    },
+    /// Bring the blocks, then carry it out.
+    Operate {
+        /// What.
+        operation: Operation,
+        /// Bytes of blocks to bring; 0: none.
+        data_out: u32,
+    },
 }
 
 /// How an operation ended, for `Disk::finish`.
@@ -149,4 +185,17 @@ pub enum Outcome {
     Aborted,
     /// Data from the initiator failed its digest or sequence: 0B/47/05.
     BadData,
+}
+
+/// Why a logical unit tells its nexuses about a reset, for `Disk::reset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetCause {
+    /// LOGICAL UNIT RESET: every nexus hears 29/03.
+    LogicalUnit,
+    /// TARGET WARM or COLD RESET: every nexus hears 29/02.
+    Target,
+    /// CLEAR TASK SET ended tasks of others: every nexus but `by` hears 2F/00.
+    TasksCleared,
+    /// The session of `by` was lost and came back under the same name: it alone hears 29/07.
+    NexusLost,
 }
