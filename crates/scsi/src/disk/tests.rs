@@ -78,6 +78,11 @@ fn sense(step: Step) -> (u8, u8, u8) {
     }
 }
 
+/// Ended with exactly this sense, rather than otherwise.
+fn refused_with(step: Step, expected: (u8, u8, u8)) -> bool {
+    matches!(&step, Step::Answer(answer) if answer.status == 2) && sense(step) == expected
+}
+
 fn data(step: Step) -> Vec<u8> {
     let Step::Answer(answer) = step else {
         panic!("no answer: {step:?}")
@@ -115,3 +120,9 @@ fn cdb10(opcode: u8, flags: u8, first: u32, count: u16) -> [u8; 10] {
     cdb[7..9].copy_from_slice(&count.to_be_bytes());
     cdb
 }
+
+mod admission;
+mod blocks;
+mod identity;
+mod modes;
+mod reports;
