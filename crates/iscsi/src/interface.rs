@@ -67,7 +67,12 @@ pub enum Body {
     Bytes(Vec<u8>),
     /// A piece of the task's buffer. The driver adds padding to 4 bytes and, if `digest`, the
     /// CRC32C of data and padding.
-    Data { task: TaskId, offset: u32, len: u32, digest: bool },
+    Data {
+        task: TaskId,
+        offset: u32,
+        len: u32,
+        digest: bool,
+    },
 }
 
 /// A command, handed over in CmdSN order as soon as its header is here.
@@ -110,7 +115,11 @@ pub enum Reset {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Send a PDU; those of one connection go out in this order.
-    Send { conn: ConnId, head: Head, body: Body },
+    Send {
+        conn: ConnId,
+        head: Head,
+        body: Body,
+    },
     /// Close the connection once everything before has been sent.
     Close { conn: ConnId },
     /// A new command: the engine answers with `Endpoint::expect_data` (a place for its data is
@@ -122,9 +131,22 @@ pub enum Output {
     /// is too late; but only when no write of it is in progress or can ever begin.
     Abort { task: TaskId },
     /// Tell the logical units. Tasks that end with it come as `Abort` before.
-    Reset { nexus: NexusId, target: TargetId, lun: [u8; 8], reset: Reset },
+    Reset {
+        nexus: NexusId,
+        target: TargetId,
+        lun: [u8; 8],
+        reset: Reset,
+    },
     /// A session entered full feature phase.
-    NexusUp { nexus: NexusId, target: TargetId, conn: ConnId, initiator: String, isid: [u8; 6], portal: u16, peer: SocketAddr },
+    NexusUp {
+        nexus: NexusId,
+        target: TargetId,
+        conn: ConnId,
+        initiator: String,
+        isid: [u8; 6],
+        portal: u16,
+        peer: SocketAddr,
+    },
     /// A session ended; its tasks came as `Abort` before.
     NexusDown { nexus: NexusId, target: TargetId },
     /// Something an operator may want to read (a refused login and why), already rate-limited.
