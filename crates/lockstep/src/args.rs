@@ -1,5 +1,6 @@
 //! The command line: `lockstep NOUN VERB`. What is wrong with it ends with exit code 2.
 
+use crate::demo::DemoArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lockstep_api::quantity::Size;
@@ -43,6 +44,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a node on this machine
     Daemon(Daemon),
+    /// Two nodes on this machine, a kill in mid-write, and proof that nothing is lost
+    Demo(DemoArgs),
     /// Whether to worry, and why, on one screen
     Status,
     /// Mirrored volumes

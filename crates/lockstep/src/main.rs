@@ -4,6 +4,7 @@
 mod account;
 mod args;
 mod config;
+mod demo;
 mod events;
 mod output;
 mod session;
@@ -21,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 fn main() -> ExitCode {
     let arguments = Arguments::parse_from(as_daemon(std::env::args_os().collect()));
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if output::reader_is_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
             output::complain(&error);
@@ -41,27 +42,32 @@ fn as_daemon(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let client = Client::new(&arguments.socket);
     let json = arguments.json;
     match arguments.command {
         Command::Daemon(daemon) => {
             log_to_stderr(&arguments.log);
             let config = lockstep_daemon::config::Config::load(&daemon.config)?;
-            Ok(lockstep_daemon::run(config)?)
+            lockstep_daemon::run(config)?;
         }
-        Command::Volume(verb) => volume::run(&client, verb, json),
-        Command::Status => status::run(&client, json),
-        Command::Events(which) => events::run(&client, &which, json),
-        Command::Session(verb) => session::run(&client, &verb, json),
-        Command::Account(verb) => account::run(&client, verb, json),
-        Command::Config(verb) => config::run(&client, verb, json),
+        Command::Demo(demo) => {
+            log_to_stderr(&arguments.log);
+            return demo::run(demo);
+        }
+        Command::Volume(verb) => volume::run(&client, verb, json)?,
+        Command::Status => status::run(&client, json)?,
+        Command::Events(which) => events::run(&client, &which, json)?,
+        Command::Session(verb) => session::run(&client, &verb, json)?,
+        Command::Account(verb) => account::run(&client, verb, json)?,
+        Command::Config(verb) => config::run(&client, verb, json)?,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "lockstep", &mut script);
-            output::bytes(&script)
+            output::bytes(&script)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One line an event, to where systemd or a terminal reads it.
