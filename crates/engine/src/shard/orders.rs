@@ -25,7 +25,9 @@ impl Shard {
                 if let Some(volume) = self.volume_index(id.0) {
                     let slot = &mut self.volumes[volume];
                     slot.live = false;
+                    let target = slot.settings.target;
                     self.luns.retain(|_, index| *index != volume);
+                    self.tell_luns(target);
                 }
             }
             ToShard::Volume(id, order) => {
@@ -75,6 +77,7 @@ impl Shard {
             disk.nexus_up(id.0, &nexus.initiator);
         }
         let number = self.volumes.len();
+        let target = settings.target;
         self.luns.insert((settings.target, settings.lun), number);
         self.volumes.push(VolumeSlot {
             disk,
@@ -83,6 +86,7 @@ impl Shard {
             live: true,
             settings,
         });
+        self.tell_luns(target);
         let up: Vec<_> = self
             .channels
             .iter()
@@ -90,6 +94,14 @@ impl Shard {
             .collect();
         for (channel, incarnation) in up {
             self.mirror(number, |volume, out| volume.channel_up(now, channel, incarnation, out));
+        }
+    }
+
+    /// Each logical unit of the target lists all of them.
+    fn tell_luns(&mut self, target: u32) {
+        let luns = self.luns_of(target);
+        for slot in self.volumes.iter_mut().filter(|slot| slot.live && slot.settings.target == target) {
+            slot.disk.set_luns(luns.clone());
         }
     }
 

@@ -12,14 +12,14 @@ use lockstep_mirror::control::Time;
 use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume_action::{Refusal, Ticket};
 use lockstep_scsi::interface::{Answer, Operation, Outcome, Port, ResetCause, Step};
-use lockstep_scsi::no_lun::no_lun;
+use lockstep_scsi::{no_lun, well_known};
 
 use super::execute::Run;
 
 /// The ticket of operations that no command waits for.
 pub(super) const NOBODY: Ticket = Ticket(u64::MAX);
-/// REPORT LUNS concerns the target, not one logical unit (SPC-4 §6.33).
-const REPORT_LUNS: u8 = 0xa0;
+/// The well-known logical unit for REPORT LUNS (SAM-5 §4.7.5).
+const REPORT_LUNS_WELL_KNOWN: [u8; 8] = [0xc1, 0x01, 0, 0, 0, 0, 0, 0];
 
 /// Where a task's data goes.
 pub(super) enum Place {
@@ -171,9 +171,13 @@ impl Shard {
             aborted: false,
         };
         self.insert_task(task);
-        let Some(volume) = volume.filter(|_| command.cdb[0] != REPORT_LUNS) else {
-            let luns: Vec<u8> = self.luns.range((target, 0)..=(target, u8::MAX)).map(|(&(_, lun), _)| lun).collect();
-            let answer = no_lun(&command.cdb, &luns);
+        let Some(volume) = volume else {
+            let luns = self.luns_of(target);
+            let answer = if command.lun == REPORT_LUNS_WELL_KNOWN {
+                well_known(&command.cdb, &luns)
+            } else {
+                no_lun(&command.cdb, &luns)
+            };
             return self.answer(now, command.task, answer, DataIn::None);
         };
         let step = self.volumes[volume].disk.command(command.nexus.0, port, &command.cdb, command.expected);
@@ -429,6 +433,11 @@ impl Shard {
     pub(super) fn block_size(&self, id: TaskId) -> u32 {
         let volume = self.task(id).map_or(usize::MAX, |task| task.volume);
         self.volumes.get(volume).map_or(512, |slot| slot.settings.spec.block_size)
+    }
+
+    /// The LUNs of a target, ascending.
+    pub(super) fn luns_of(&self, target: u32) -> Vec<u8> {
+        self.luns.range((target, 0)..=(target, u8::MAX)).map(|(&(_, lun), _)| lun).collect()
     }
 
     /// Node number × 256 + portal (see "Identity" in docs/wire-format.md).
