@@ -4,16 +4,17 @@
 
 mod admin;
 pub mod config;
+mod control;
 mod durable;
 pub mod events;
 mod http;
+mod metrics;
 pub mod pool;
+mod preflight;
 pub mod secret;
 pub mod store;
 pub mod uuid;
 
 /// Stub
 pub fn run(_config: config::Config) -> std::io::Result<()> { Ok(()) }
-/// Stub
-#[must_use]
-pub fn preflight(_config: &config::Config) -> Vec<String> { vec![] }
+pub use preflight::preflight;

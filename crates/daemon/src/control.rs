@@ -1,0 +1,6 @@
+//! The control thread.
+
+mod links;
+mod local;
+mod verdict;
+mod view;

@@ -1,0 +1,251 @@
+//! Whether an operator should worry: every concern with its reason and what to do, from the facts
+//! that the status shows.
+
+use lockstep_api::status::{Concern, Level, Partner, Status};
+use lockstep_api::volume::Volume;
+
+/// Fills in the concerns and the verdict. `edited`: the pool file has an edit that is not in force.
+pub(crate) fn judge(status: &mut Status, edited: bool) {
+    let mut concerns = partner(&status.partner, status.uptime_s);
+    for volume in &status.volumes {
+        concerns.extend(of_volume(volume, &status.partner));
+    }
+    if edited {
+        concerns.push(concern(
+            Level::Degraded,
+            "pool configuration",
+            "the file pool.toml was edited and the edit is not in force",
+            "lockstep config show; then lockstep config apply, or put the file back",
+        ));
+    }
+    concerns.sort_by_key(|concern| std::cmp::Reverse(concern.level));
+    status.level = concerns.first().map_or(Level::Ok, |concern| concern.level);
+    status.concerns = concerns;
+}
+
+fn concern(
+    level: Level,
+    what: impl Into<String>,
+    why: impl Into<String>,
+    todo: impl Into<String>,
+) -> Concern {
+    Concern {
+        level,
+        what: what.into(),
+        why: why.into(),
+        todo: todo.into(),
+    }
+}
+
+fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
+    if partner.node == 0 {
+        return Vec::new();
+    }
+    let who = if partner.name.is_empty() {
+        format!("node {}", partner.node)
+    } else {
+        partner.name.clone()
+    };
+    if !partner.up {
+        let why = match partner.heartbeat_age_ms {
+            Some(age) => format!("{who} has not been heard for {} s on any path", age / 1000),
+            None => format!("{who} has not been heard since this daemon started, {uptime_s} s ago"),
+        };
+        let reasons: Vec<String> = partner
+            .paths
+            .iter()
+            .filter(|path| !path.error.is_empty())
+            .map(|path| format!("{}: {}", path.remote, path.error))
+            .collect();
+        let why = if reasons.is_empty() {
+            why
+        } else {
+            format!("{why} ({})", reasons.join("; "))
+        };
+        return vec![concern(
+            Level::Degraded,
+            "partner",
+            why,
+            "see whether it runs (systemctl status lockstep there) and whether the links do",
+        )];
+    }
+    let down = partner.paths.iter().filter(|path| !path.up);
+    down.map(|path| {
+        concern(
+            Level::Degraded,
+            format!("{} path {} - {}", path.kind, path.local, path.remote),
+            if path.error.is_empty() {
+                "it is down".to_owned()
+            } else {
+                format!("it is down: {}", path.error)
+            },
+            "look at its cables, switch and addresses; the other paths carry on",
+        )
+    })
+    .collect()
+}
+
+fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
+    let what = format!("volume {}", volume.name);
+    let reason = |fallback: &str| {
+        if volume.reason.is_empty() {
+            fallback.to_owned()
+        } else {
+            volume.reason.clone()
+        }
+    };
+    match volume.state.as_str() {
+        "failed" => Some(concern(
+            Level::Critical,
+            what,
+            reason("its image on this node cannot be used"),
+            "read lockstep events, mend the disk or the file, restart the daemon",
+        )),
+        "unavailable" => Some(concern(
+            Level::Critical,
+            what,
+            reason("nobody may serve it"),
+            "start the node that is named; only it has the newest data",
+        )),
+        "waiting" => Some(concern(
+            Level::Critical,
+            what,
+            reason("it may not be served on this node now"),
+            if partner.up {
+                "wait; it settles by itself within seconds"
+            } else {
+                "start the other node, or mend the links to it"
+            },
+        )),
+        "serving-alone" if volume.replicas.len() > 1 => Some(concern(
+            Level::Degraded,
+            what,
+            reason(&format!(
+                "only this node has the newest data; {} bytes are to be copied",
+                volume.dirty
+            )),
+            if partner.up {
+                "nothing: the resync begins by itself"
+            } else {
+                "bring the other node back; it is then resynchronised by itself"
+            },
+        )),
+        "resyncing" => Some(concern(
+            Level::Degraded,
+            what,
+            reason("the other node's copy is being brought up to date"),
+            "nothing: wait until it is done",
+        )),
+        "following" => Some(concern(
+            Level::Degraded,
+            what,
+            reason("this node's copy is being brought up to date"),
+            "nothing: wait until it is done",
+        )),
+        "provisioning" => Some(concern(
+            Level::Ok,
+            what,
+            reason("its image is being made"),
+            "nothing: wait until it is done",
+        )),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_api::status::PathStatus;
+    use lockstep_api::volume::Replica;
+
+    fn volume(state: &str) -> Volume {
+        let replica = |node| Replica {
+            node,
+            image: "i".into(),
+            state: "unknown".into(),
+        };
+        Volume {
+            name: "vm1".into(),
+            state: state.into(),
+            replicas: vec![replica(1), replica(2)],
+            ..Volume::default()
+        }
+    }
+
+    fn level(volumes: Vec<Volume>, partner: Partner) -> Status {
+        let mut status = Status {
+            volumes,
+            partner,
+            ..Status::default()
+        };
+        judge(&mut status, false);
+        status
+    }
+
+    fn well() -> Partner {
+        Partner {
+            node: 2,
+            up: true,
+            ..Partner::default()
+        }
+    }
+
+    #[test]
+    fn a_mirrored_volume_with_its_partner_is_no_worry() {
+        let status = level(vec![volume("serving")], well());
+        assert_eq!((status.level, status.concerns), (Level::Ok, vec![]));
+        let single = Volume {
+            replicas: vec![],
+            ..volume("serving-alone")
+        };
+        assert_eq!(level(vec![single], Partner::default()).level, Level::Ok);
+    }
+
+    #[test]
+    fn the_worst_concern_comes_first_and_gives_the_verdict() {
+        let gone = Partner {
+            up: false,
+            heartbeat_age_ms: Some(12_000),
+            ..well()
+        };
+        let status = level(vec![volume("serving-alone"), volume("failed")], gone);
+        assert_eq!(status.level, Level::Critical);
+        assert_eq!(status.concerns[0].what, "volume vm1");
+        assert!(
+            status
+                .concerns
+                .iter()
+                .any(|c| c.what == "partner" && c.why.contains("12 s"))
+        );
+    }
+
+    #[test]
+    fn a_path_that_is_down_is_named_with_its_reason() {
+        let path = PathStatus {
+            kind: "sync".into(),
+            local: "10.0.0.1:7401".into(),
+            remote: "10.0.0.2:7401".into(),
+            up: false,
+            error: "the peer does not have this pair's secret".into(),
+        };
+        let partner = Partner {
+            paths: vec![path.clone()],
+            ..well()
+        };
+        let status = level(vec![], partner.clone());
+        assert_eq!(status.level, Level::Degraded);
+        assert!(status.concerns[0].why.contains("secret"));
+        let gone = Partner {
+            up: false,
+            ..partner
+        };
+        assert!(level(vec![], gone).concerns[0].why.contains("secret"));
+    }
+
+    #[test]
+    fn an_edit_that_is_not_in_force_is_a_concern() {
+        let mut status = Status::default();
+        judge(&mut status, true);
+        assert!(status.concerns[0].todo.contains("lockstep config apply"));
+    }
+}

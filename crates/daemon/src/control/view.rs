@@ -1,0 +1,151 @@
+//! What the API shows, put together from the pool configuration, what `Node` decided, what the
+//! shard counts and how the copies on this node are. Nothing is remembered here.
+
+use super::local::{LocalState, progress};
+use crate::config::Config;
+use crate::pool::{Pool, PoolVolume};
+use lockstep_api::pool::Account;
+use lockstep_api::status::Session;
+use lockstep_api::volume::{Progress, Replica, Volume};
+use lockstep_engine::interface::SessionInfo;
+use lockstep_mirror::volume::VolumeStatus;
+use std::time::Duration;
+
+/// What `Node` says about a volume, in the words of the API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decided {
+    /// A state of `lockstep_api::volume::Volume::state`.
+    pub(crate) state: &'static str,
+    /// Why, and what it waits for.
+    pub(crate) reason: String,
+    pub(crate) epoch: u64,
+    pub(crate) members: Vec<u8>,
+    pub(crate) owner: u8,
+    /// Bytes that the partner may lack.
+    pub(crate) dirty: u64,
+    /// Done and total bytes of a copy, and how long it runs.
+    pub(crate) resync: Option<(u64, u64, Duration)>,
+    /// State of each copy, by node number - 1.
+    pub(crate) replicas: [&'static str; 2],
+}
+
+/// One volume as the API shows it.
+pub(crate) fn volume(
+    volume: &PoolVolume,
+    config: &Config,
+    local: Option<&LocalState>,
+    decided: Option<&Decided>,
+    path: Option<&VolumeStatus>,
+    sessions: u32,
+) -> Volume {
+    let me = config.node.number;
+    let known = decided.cloned().unwrap_or_default();
+    let (state, reason, provisioning) = state(volume, me, local, decided);
+    let replicas = volume.replicas.iter().map(|replica| {
+        let image = if replica.node == me {
+            let path = volume.image(config).expect("this node has a copy");
+            path.to_string_lossy().into_owned()
+        } else {
+            replica.image.clone()
+        };
+        let word = known
+            .replicas
+            .get(usize::from(replica.node) - 1)
+            .copied()
+            .unwrap_or_default();
+        let state = if word.is_empty() { "unknown" } else { word };
+        Replica {
+            node: replica.node,
+            image,
+            state: state.into(),
+        }
+    });
+    Volume {
+        name: volume.name.clone(),
+        uuid: crate::uuid::format(volume.uuid.0),
+        size: volume.size.0,
+        block_size: volume.block_size,
+        cache: volume.cache,
+        target: volume.target.clone(),
+        lun: volume.lun,
+        state: state.into(),
+        reason,
+        epoch: known.epoch,
+        members: known.members.clone(),
+        owner: known.owner,
+        dirty: path.map_or(known.dirty, |path| path.dirty),
+        resync: known
+            .resync
+            .map(|(done, total, since)| progress(done, total, since)),
+        provisioning,
+        sessions,
+        accounts: volume.accounts.clone(),
+        allow: volume.allow.clone(),
+        replicas: replicas.collect(),
+    }
+}
+
+fn state(
+    volume: &PoolVolume,
+    me: u8,
+    local: Option<&LocalState>,
+    decided: Option<&Decided>,
+) -> (&'static str, String, Option<Progress>) {
+    match (local, decided) {
+        (Some(LocalState::Making { gauge, since }), _) => (
+            "provisioning",
+            "its image on this node is being made".into(),
+            Some(gauge.progress(volume.size.0, since.elapsed())),
+        ),
+        (Some(LocalState::Opening), _) => (
+            "opening",
+            "its image on this node is being opened".into(),
+            None,
+        ),
+        (Some(LocalState::Failed { why }), _) => ("failed", why.clone(), None),
+        (_, Some(decided)) => (decided.state, decided.reason.clone(), None),
+        (None, None) if volume.replica(me).is_none() => (
+            "waiting",
+            "it has no copy on this node; ask the other one".into(),
+            None,
+        ),
+        (_, None) => ("opening", "nothing is decided yet".into(), None),
+    }
+}
+
+/// One session as the API shows it.
+pub(crate) fn session(info: &SessionInfo, pool: &Pool, target: &str, config: &Config) -> Session {
+    let volume = pool.volumes.iter().find(|volume| volume.target == target);
+    let portal = config.portals.data.get(usize::from(info.portal));
+    Session {
+        initiator: info.initiator.clone(),
+        volume: volume.map(|volume| volume.name.clone()).unwrap_or_default(),
+        target: target.into(),
+        peer: info.peer.to_string(),
+        portal: portal
+            .map(|address| address.0.to_string())
+            .unwrap_or_default(),
+        tasks: info.tasks,
+    }
+}
+
+/// All accounts, without secrets.
+pub(crate) fn accounts(pool: &Pool) -> Vec<Account> {
+    let uses = |volume: &PoolVolume, name: &String| {
+        volume.accounts.contains(name) || volume.mutual.as_ref() == Some(name)
+    };
+    let account = |name: &String| Account {
+        name: name.clone(),
+        volumes: pool
+            .volumes
+            .iter()
+            .filter(|volume| uses(volume, name))
+            .map(|volume| volume.name.clone())
+            .collect(),
+        discovery: pool.discovery_accounts.contains(name),
+    };
+    pool.accounts
+        .iter()
+        .map(|entry| account(&entry.name))
+        .collect()
+}
