@@ -168,6 +168,9 @@ pub enum ToShard {
     Detach(VolumeId),
     /// To the volume's data path.
     Volume(VolumeId, ToVolume),
+    /// The newest heartbeat of the partner: forwarded operations carry its token, and the owner
+    /// knows by it how long they have been under way (`Volume::token`). For all volumes.
+    Token { token: u64, received: Time },
     /// ALUA: all port groups of a volume, ours and the partner's; a change raises 2A/06.
     PortGroups(VolumeId, Vec<PortGroup>),
     /// Secret and peer for the data channels; `dial`: this side connects (the lower node number).

@@ -36,6 +36,8 @@ const MAX_NOTES_A_PERIOD: u32 = 10;
 const NOTE_PERIOD: Time = Time::from_secs(60);
 /// Pause before a lost or refused data connection is dialled again.
 const REDIAL: Time = Time::from_millis(500);
+/// The partner finishes the handshake of a data connection in this time, or it is closed.
+const HANDSHAKE: Time = Time::from_secs(5);
 
 /// A volume in this shard.
 struct VolumeSlot {
@@ -249,11 +251,11 @@ impl Shard {
                 self.session(|endpoint, out| endpoint.connected(now, conn, portal, group, peer, out));
                 Kind::Initiator
             }
-            Origin::Partner => match self.greet(conn, None, actions) {
+            Origin::Partner => match self.greet(now, conn, None, actions) {
                 Some(partner) => Kind::Partner(Box::new(partner)),
                 None => return self.insert_refused(conn, actions),
             },
-            Origin::Dialed(dial) => match self.greet(conn, Some(dial), actions) {
+            Origin::Dialed(dial) => match self.greet(now, conn, Some(dial), actions) {
                 Some(partner) => Kind::Partner(Box::new(partner)),
                 None => return self.insert_refused(conn, actions),
             },
@@ -397,6 +399,7 @@ impl Shard {
             }
         });
         self.dial_again(now, actions);
+        self.end_stale_handshakes(now, actions);
         if now >= self.notes_until {
             self.notes = 0;
             self.partner_refusals_noted = 0;

@@ -1,7 +1,7 @@
 //! What `Node` and the control plane tell a shard, and the dialling of data connections.
 
 use super::partner::{MAX_CHANNELS, Partner, Stage, head};
-use super::{PartnerSettings, REDIAL, Shard, VolumeSlot, index};
+use super::{HANDSHAKE, Kind, PartnerSettings, REDIAL, Shard, VolumeSlot, index};
 use crate::counters::VolumeCounters;
 use crate::interface::{Action, Body, FromShard, ToShard, VolumeSettings};
 use alloc::vec::Vec;
@@ -34,6 +34,11 @@ impl Shard {
                 // None: an order that crossed the volume's detaching.
                 if let Some(volume) = self.volume_index(id.0) {
                     self.mirror(volume, |mirror, out| mirror.order(now, order, out));
+                }
+            }
+            ToShard::Token { token, received } => {
+                for slot in self.volumes.iter_mut().filter(|slot| slot.live) {
+                    slot.mirror.token(token, received);
                 }
             }
             ToShard::PortGroups(id, groups) => {
@@ -108,7 +113,7 @@ impl Shard {
     /// Begins the handshake of a new data connection, or `None` when it is not wanted.
     pub(super) fn greet(&mut self, conn: ConnId, dial: Option<u32>, actions: &mut Vec<Action>) -> Option<Partner> {
         let nonce = self.nonce();
-        let open = self.connections.iter().flatten().filter(|c| matches!(c.kind, super::Kind::Partner(_))).count();
+        let open = self.connections.iter().flatten().filter(|c| matches!(c.kind, Kind::Partner(_))).count();
         let partner = self.partner.as_ref().filter(|_| open < MAX_CHANNELS)?;
         let me = Side {
             node: partner.me,

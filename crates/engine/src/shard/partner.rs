@@ -1,7 +1,7 @@
 //! Data connections to the partner: handshake, framing, sealing. Which operation a frame belongs
 //! to is the mirror's business; here bytes become fields and fields become bytes.
 
-use super::Shard;
+use super::{Kind, Shard};
 use crate::interface::{Action, Body, FromShard, Head, Want};
 use crate::pool::Purpose;
 use alloc::format;
@@ -45,6 +45,8 @@ pub(super) struct Partner {
     pub(super) seals: Option<(Sealer, Opener)>,
     pub(super) incarnation: Option<Incarnation>,
     pub(super) dial: Option<u32>,
+    /// The handshake's deadline, until it is finished.
+    pub(super) until: Option<Time>,
 }
 
 impl Partner {
@@ -94,6 +96,8 @@ impl Shard {
                 let (channel, incarnation) = (partner.channel, established.partner_incarnation);
                 partner.seals = Some((established.sealer, established.opener));
                 partner.incarnation = Some(incarnation);
+                partner.until = None;
+                self.end_earlier_runs(incarnation, actions);
                 self.channels.insert(channel, conn);
                 self.each_volume(now, |volume, now, out| volume.channel_up(now, channel, incarnation, out));
             }
@@ -200,6 +204,18 @@ impl Shard {
             }
         };
         actions.push(Action::Send { conn, head, body });
+    }
+
+    /// Channels to a run of the partner that is over are of no use, and may never notice it.
+    fn end_earlier_runs(&mut self, incarnation: Incarnation, actions: &mut Vec<Action>) {
+        for connection in self.connections.iter_mut().flatten() {
+            let Kind::Partner(partner) = &connection.kind else { continue };
+            let earlier = partner.incarnation.is_some_and(|theirs| theirs != incarnation);
+            if earlier && !connection.closing {
+                connection.closing = true;
+                actions.push(Action::Close { conn: connection.id });
+            }
+        }
     }
 
     fn refuse_partner(&mut self, conn: ConnId, why: &str, actions: &mut Vec<Action>) {
