@@ -1,21 +1,21 @@
-//! Drives the real daemons with real initiators: what the tests in `tests/` share.
+//! Drives the real daemons with real initiators: what the tests in `tests/` share. A test that
+//! needs more than half a minute is ignored and its name begins with `long_`.
 
+pub mod content;
+pub mod node;
+pub mod pair;
+pub mod program;
+pub mod suite;
 pub mod temporary;
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
-/// A TCP port on this address that was free a moment ago.
-///
-/// # Panics
-/// If there is none.
-pub fn free_port(address: Ipv4Addr) -> u16 {
-    let listener = TcpListener::bind((address, 0)).expect("some port is free on loopback");
-    listener
-        .local_addr()
-        .expect("a listener has an address")
-        .port()
-}
+/// The LUN of every volume that these tests make.
+pub const LUN: u8 = 0;
+/// The name of it.
+pub const VOLUME: &str = "disk";
+/// An initiator name.
+pub const INITIATOR: &str = "iqn.2026-11.test:initiator";
 
 /// Waits until something holds, looking every 20 ms.
 ///
