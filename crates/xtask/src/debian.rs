@@ -6,12 +6,13 @@ use anyhow::{Result, bail};
 use std::process::Command;
 
 /// What is needed: a program that the package brings, and the package.
-const NEEDED: [(&str, &str); 5] = [
+const NEEDED: [(&str, &str); 6] = [
     ("iscsi-test-cu", "libiscsi-bin"),
     ("iscsi-ls", "libiscsi-bin"),
     ("qemu-img", "qemu-utils"),
     ("mkfs.ext4", "e2fsprogs"),
     ("debugfs", "e2fsprogs"),
+    ("tgtd", "tgt"),
 ];
 /// qemu's iSCSI driver is a module of its own, without a program to look for.
 const QEMU_ISCSI: (&str, &str) = ("block-iscsi.so", "qemu-block-extra");
