@@ -20,7 +20,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use lockstep_iscsi::endpoint::Endpoint;
-use lockstep_iscsi::interface::{ConnId, NexusId, Output, Settings, TargetId, TaskId, Want as SessionWant};
+use lockstep_iscsi::interface::{
+    ConnId, NexusId, Output, Settings, TargetId, TaskId, Want as SessionWant,
+};
 use lockstep_mirror::control::{Incarnation, NodeId, Time};
 use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume::Volume;
@@ -183,28 +185,46 @@ impl Shard {
     /// What the connection needs next from its socket.
     #[must_use]
     pub fn want(&self, conn: ConnId) -> Want {
-        self.connection(conn).map_or(Want::Wait, |connection| connection.want)
+        self.connection(conn)
+            .map_or(Want::Wait, |connection| connection.want)
     }
 
     /// When `Event::Tick` is due at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        let volumes = self.volumes.iter().filter(|slot| slot.live).filter_map(|slot| slot.mirror.next_deadline());
+        let volumes = self
+            .volumes
+            .iter()
+            .filter(|slot| slot.live)
+            .filter_map(|slot| slot.mirror.next_deadline());
         let dials = self.dials.values().copied();
-        self.endpoint.next_deadline().into_iter().chain(volumes).chain(dials).min()
+        self.endpoint
+            .next_deadline()
+            .into_iter()
+            .chain(volumes)
+            .chain(dials)
+            .chain(self.handshake_deadline())
+            .min()
     }
 
     /// A snapshot of the counters.
     pub fn counters(&mut self) -> &Counters {
         self.counters.sessions = u32::try_from(self.nexuses.len()).unwrap_or(u32::MAX);
-        self.counters.connections =
-            u32::try_from(self.connections.iter().flatten().filter(|c| matches!(c.kind, Kind::Initiator)).count())
-                .unwrap_or(u32::MAX);
+        self.counters.connections = u32::try_from(
+            self.connections
+                .iter()
+                .flatten()
+                .filter(|c| matches!(c.kind, Kind::Initiator))
+                .count(),
+        )
+        .unwrap_or(u32::MAX);
         self.counters.channels = u32::try_from(self.channels.len()).unwrap_or(u32::MAX);
         self.counters.buffers = u32::try_from(self.pool.used()).unwrap_or(u32::MAX);
         self.counters.volumes.clear();
         let live = self.volumes.iter().filter(|slot| slot.live);
-        self.counters.volumes.extend(live.map(|slot| (slot.settings.spec.id, slot.counters, slot.mirror.status())));
+        self.counters
+            .volumes
+            .extend(live.map(|slot| (slot.settings.spec.id, slot.counters, slot.mirror.status())));
         &self.counters
     }
 
@@ -212,7 +232,9 @@ impl Shard {
     /// happened; it never goes back.
     pub fn handle(&mut self, now: Time, event: Event<'_>, actions: &mut Vec<Action>) {
         match event {
-            Event::Connected { conn, origin, peer } => self.connected(now, conn, origin, peer, actions),
+            Event::Connected { conn, origin, peer } => {
+                self.connected(now, conn, origin, peer, actions)
+            }
             Event::DialFailed { dial } => self.redial(now, dial),
             Event::Bytes { conn, bytes } => self.bytes(now, conn, bytes, actions),
             Event::Data { conn, crc } => self.data(now, conn, crc, actions),
@@ -244,11 +266,20 @@ impl Shard {
         }
     }
 
-    fn connected(&mut self, now: Time, conn: ConnId, origin: Origin, peer: SocketAddr, actions: &mut Vec<Action>) {
+    fn connected(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        origin: Origin,
+        peer: SocketAddr,
+        actions: &mut Vec<Action>,
+    ) {
         let kind = match origin {
             Origin::Portal(portal) => {
                 let group = self.settings.group;
-                self.session(|endpoint, out| endpoint.connected(now, conn, portal, group, peer, out));
+                self.session(|endpoint, out| {
+                    endpoint.connected(now, conn, portal, group, peer, out)
+                });
                 Kind::Initiator
             }
             Origin::Partner => match self.greet(now, conn, None, actions) {
@@ -260,12 +291,24 @@ impl Shard {
                 None => return self.insert_refused(conn, actions),
             },
         };
-        self.insert(Connection { id: conn, kind, want: Want::Wait, filling: None, closing: false });
+        self.insert(Connection {
+            id: conn,
+            kind,
+            want: Want::Wait,
+            filling: None,
+            closing: false,
+        });
     }
 
     /// A connection that is not wanted is known until the driver has closed it.
     fn insert_refused(&mut self, conn: ConnId, actions: &mut Vec<Action>) {
-        self.insert(Connection { id: conn, kind: Kind::Initiator, want: Want::Wait, filling: None, closing: true });
+        self.insert(Connection {
+            id: conn,
+            kind: Kind::Initiator,
+            want: Want::Wait,
+            filling: None,
+            closing: true,
+        });
         actions.push(Action::Close { conn });
     }
 
@@ -274,17 +317,26 @@ impl Shard {
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
-        assert!(self.connections[slot].is_none(), "the driver reuses a connection's slot after Closed");
+        assert!(
+            self.connections[slot].is_none(),
+            "the driver reuses a connection's slot after Closed"
+        );
         self.touched.push(connection.id);
         self.connections[slot] = Some(connection);
     }
 
     fn connection(&self, conn: ConnId) -> Option<&Connection> {
-        self.connections.get(index(conn.slot))?.as_ref().filter(|connection| connection.id == conn)
+        self.connections
+            .get(index(conn.slot))?
+            .as_ref()
+            .filter(|connection| connection.id == conn)
     }
 
     fn connection_mut(&mut self, conn: ConnId) -> Option<&mut Connection> {
-        self.connections.get_mut(index(conn.slot))?.as_mut().filter(|connection| connection.id == conn)
+        self.connections
+            .get_mut(index(conn.slot))?
+            .as_mut()
+            .filter(|connection| connection.id == conn)
     }
 
     fn partner_of(&self, conn: ConnId) -> Option<&Partner> {
@@ -295,7 +347,10 @@ impl Shard {
     }
 
     fn partner_mut(&mut self, conn: ConnId) -> &mut Partner {
-        match self.connection_mut(conn).map(|connection| &mut connection.kind) {
+        match self
+            .connection_mut(conn)
+            .map(|connection| &mut connection.kind)
+        {
             Some(Kind::Partner(partner)) => partner,
             _ => unreachable!("the caller knows that this is a data connection"),
         }
@@ -309,8 +364,14 @@ impl Shard {
     }
 
     fn bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], actions: &mut Vec<Action>) {
-        let Some(connection) = self.connection_mut(conn) else { return };
-        assert_eq!(connection.want, Want::Bytes(count(bytes.len())), "the driver brings what was wanted");
+        let Some(connection) = self.connection_mut(conn) else {
+            return;
+        };
+        assert_eq!(
+            connection.want,
+            Want::Bytes(count(bytes.len())),
+            "the driver brings what was wanted"
+        );
         connection.want = Want::Wait;
         if connection.closing {
             return;
@@ -327,16 +388,26 @@ impl Shard {
                     self.session(|endpoint, out| endpoint.data(now, conn, crc, out));
                 }
                 // The task was aborted while its parameters came in.
-                SessionWant::Skip(_) => self.session(|endpoint, out| endpoint.skipped(now, conn, out)),
-                SessionWant::Bytes(_) => self.session(|endpoint, out| endpoint.bytes(now, conn, bytes, out)),
-                SessionWant::Wait => unreachable!("the session wanted something when the driver was told"),
+                SessionWant::Skip(_) => {
+                    self.session(|endpoint, out| endpoint.skipped(now, conn, out))
+                }
+                SessionWant::Bytes(_) => {
+                    self.session(|endpoint, out| endpoint.bytes(now, conn, bytes, out))
+                }
+                SessionWant::Wait => {
+                    unreachable!("the session wanted something when the driver was told")
+                }
             },
         }
     }
 
     fn data(&mut self, now: Time, conn: ConnId, crc: u32, actions: &mut Vec<Action>) {
-        let Some(connection) = self.connection_mut(conn) else { return };
-        let Want::Data { .. } = connection.want else { unreachable!("the driver brings what was wanted") };
+        let Some(connection) = self.connection_mut(conn) else {
+            return;
+        };
+        let Want::Data { .. } = connection.want else {
+            unreachable!("the driver brings what was wanted")
+        };
         connection.want = Want::Wait;
         let closing = connection.closing;
         let filled = connection.filling.take();
@@ -348,7 +419,9 @@ impl Shard {
             } else {
                 match self.endpoint.want(conn) {
                     // The task was aborted while its data came in: they are of no use any more.
-                    SessionWant::Skip(_) => self.session(|endpoint, out| endpoint.skipped(now, conn, out)),
+                    SessionWant::Skip(_) => {
+                        self.session(|endpoint, out| endpoint.skipped(now, conn, out))
+                    }
                     _ => self.session(|endpoint, out| endpoint.data(now, conn, crc, out)),
                 }
             }
@@ -359,7 +432,9 @@ impl Shard {
     }
 
     fn skipped(&mut self, now: Time, conn: ConnId) {
-        let Some(connection) = self.connection_mut(conn) else { return };
+        let Some(connection) = self.connection_mut(conn) else {
+            return;
+        };
         connection.want = Want::Wait;
         if !connection.closing {
             self.touched.push(conn);
@@ -371,7 +446,9 @@ impl Shard {
         if self.connection(conn).is_none() {
             return;
         }
-        let Some(connection) = self.connections[index(conn.slot)].take() else { return };
+        let Some(connection) = self.connections[index(conn.slot)].take() else {
+            return;
+        };
         if let Some(buffer) = connection.filling {
             self.release(buffer);
         }
@@ -382,7 +459,9 @@ impl Shard {
                     self.release(buffer);
                 }
                 if self.channels.remove(&partner.channel).is_some() {
-                    self.each_volume(now, |volume, now, out| volume.channel_down(now, partner.channel, out));
+                    self.each_volume(now, |volume, now, out| {
+                        volume.channel_down(now, partner.channel, out)
+                    });
                 }
                 if let Some(dial) = partner.dial {
                     self.redial(now, dial);
@@ -394,7 +473,10 @@ impl Shard {
     fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.session(|endpoint, out| endpoint.timer(now, out));
         self.each_volume(now, |volume, now, out| {
-            if volume.next_deadline().is_some_and(|deadline| deadline <= now) {
+            if volume
+                .next_deadline()
+                .is_some_and(|deadline| deadline <= now)
+            {
                 volume.timer(now, out);
             }
         });
@@ -423,7 +505,8 @@ impl Shard {
     }
 
     fn queue_volume_actions(&mut self, index: usize, mut out: Vec<VolumeAction>) {
-        self.queue.extend(out.drain(..).map(|action| Item::Volume(index, action)));
+        self.queue
+            .extend(out.drain(..).map(|action| Item::Volume(index, action)));
         self.volume_scratch = out;
     }
 
@@ -436,20 +519,43 @@ impl Shard {
     }
 
     fn volume_index(&self, id: u128) -> Option<usize> {
-        self.volumes.iter().position(|slot| slot.live && slot.settings.spec.id.0 == id)
+        self.volumes
+            .iter()
+            .position(|slot| slot.live && slot.settings.spec.id.0 == id)
     }
 
-    fn volume_action(&mut self, now: Time, index: usize, action: VolumeAction, actions: &mut Vec<Action>) {
+    fn volume_action(
+        &mut self,
+        now: Time,
+        index: usize,
+        action: VolumeAction,
+        actions: &mut Vec<Action>,
+    ) {
         match action {
             VolumeAction::Io { id, io } => self.start_io(index, Owner::Volume(id), io, actions),
-            VolumeAction::Send { channel, fields, body } => self.send_frame(channel, fields, body, actions),
-            VolumeAction::Complete { ticket, result } => self.ticket_done(now, ticket, result, actions),
+            VolumeAction::Send {
+                channel,
+                fields,
+                body,
+            } => self.send_frame(channel, fields, body, actions),
+            VolumeAction::Complete { ticket, result } => {
+                self.ticket_done(now, ticket, result, actions)
+            }
             VolumeAction::Release { buffer } => self.release(buffer),
-            VolumeAction::NeedBuffer { request, len } => match self.pool.take(len, Purpose::Resync) {
-                Some(buffer) => self.mirror(index, |volume, out| volume.buffer(now, request, buffer, out)),
-                None => self.starved.push_back(Starved::Volume { index, request, len }),
+            VolumeAction::NeedBuffer { request, len } => match self.pool.take(len, Purpose::Resync)
+            {
+                Some(buffer) => self.mirror(index, |volume, out| {
+                    volume.buffer(now, request, buffer, out)
+                }),
+                None => self.starved.push_back(Starved::Volume {
+                    index,
+                    request,
+                    len,
+                }),
             },
-            VolumeAction::State { kind, bytes } => self.volumes[index].disk.apply_state(kind, &bytes),
+            VolumeAction::State { kind, bytes } => {
+                self.volumes[index].disk.apply_state(kind, &bytes)
+            }
             VolumeAction::Tell(word) => {
                 let id = self.volumes[index].settings.spec.id;
                 actions.push(Action::Report(FromShard::Volume(id, word)));
@@ -467,14 +573,25 @@ impl Shard {
             | Io::Put { buffer, .. } => [Some(*buffer), None],
             Io::Write { payload, .. } => [Some(payload.buffer), None],
             Io::Compare { left, right, .. } => [Some(*left), Some(*right)],
-            Io::Zero { .. } | Io::Discard { .. } | Io::Flush | Io::ReadMeta { .. } | Io::WriteMeta { .. } => [None, None],
+            Io::Zero { .. }
+            | Io::Discard { .. }
+            | Io::Flush
+            | Io::ReadMeta { .. }
+            | Io::WriteMeta { .. } => [None, None],
         };
         for buffer in buffers.into_iter().flatten() {
             self.pool.retain(buffer);
         }
         let id = self.pending.insert(Pending { owner, buffers });
-        let key = IoKey { volume: count(index), id: u64::try_from(id).expect("usize fits u64") };
-        actions.push(Action::Io { key, volume: self.volumes[index].settings.spec.id, io });
+        let key = IoKey {
+            volume: count(index),
+            id: u64::try_from(id).expect("usize fits u64"),
+        };
+        actions.push(Action::Io {
+            key,
+            volume: self.volumes[index].settings.spec.id,
+            io,
+        });
     }
 
     fn io_done(
@@ -487,7 +604,9 @@ impl Shard {
         let id = usize::try_from(key.id).expect("the driver hands keys back as they were");
         let Pending { owner, buffers } = self.pending.remove(id);
         match owner {
-            Owner::Volume(id) => self.mirror(index(key.volume), |volume, out| volume.io_done(now, id, result, out)),
+            Owner::Volume(id) => self.mirror(index(key.volume), |volume, out| {
+                volume.io_done(now, id, result, out)
+            }),
             Owner::Task(task) => self.byte_work_done(now, task, result, actions),
         }
         for buffer in buffers.into_iter().flatten() {
@@ -503,14 +622,20 @@ impl Shard {
     fn renew_wants(&mut self, actions: &mut Vec<Action>) {
         let mut touched = core::mem::take(&mut self.touched);
         for conn in touched.drain(..) {
-            let Some(connection) = self.connection(conn) else { continue };
+            let Some(connection) = self.connection(conn) else {
+                continue;
+            };
             if connection.want != Want::Wait || connection.closing {
                 continue;
             }
             let (want, filling) = match &connection.kind {
                 Kind::Partner(partner) => {
                     let want = partner.want();
-                    let filling = if let Want::Data { buffer, .. } = want { Some(buffer) } else { None };
+                    let filling = if let Want::Data { buffer, .. } = want {
+                        Some(buffer)
+                    } else {
+                        None
+                    };
                     (want, filling)
                 }
                 Kind::Initiator => self.session_want(conn),
@@ -519,7 +644,9 @@ impl Shard {
                 self.pool.retain(buffer);
             }
             if want != Want::Wait {
-                let connection = self.connection_mut(conn).expect("it was there a moment ago");
+                let connection = self
+                    .connection_mut(conn)
+                    .expect("it was there a moment ago");
                 connection.want = want;
                 connection.filling = filling;
                 actions.push(Action::Wake { conn });
@@ -535,7 +662,14 @@ impl Shard {
             SessionWant::Wait => (Want::Wait, None),
             SessionWant::Data { task, offset, len } => match self.place(task) {
                 tasks::Place::Bytes => (Want::Bytes(len), None),
-                tasks::Place::Buffer(buffer) => (Want::Data { buffer, at: offset, len }, Some(buffer)),
+                tasks::Place::Buffer(buffer) => (
+                    Want::Data {
+                        buffer,
+                        at: offset,
+                        len,
+                    },
+                    Some(buffer),
+                ),
             },
         }
     }

@@ -9,7 +9,9 @@ use crate::pool::Purpose;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::{DataIn, TaskId};
 use lockstep_mirror::control::Time;
-use lockstep_mirror::operation::{self as mirrored, BufferId, Extent, MAX_RANGE_BYTES, MAX_WRITE_BYTES, Payload};
+use lockstep_mirror::operation::{
+    self as mirrored, BufferId, Extent, MAX_RANGE_BYTES, MAX_WRITE_BYTES, Payload,
+};
 use lockstep_mirror::volume_action::{Refusal, Ticket};
 use lockstep_mirror::volume_io::{Io, IoError, Value};
 use lockstep_scsi::interface::{Answer, Blocks, Operation, Outcome};
@@ -37,7 +39,11 @@ pub(super) enum Run {
     /// One block is put into the buffer, repeated, and its CRC computed, in this order.
     Filling { extent: Extent, step: Fill },
     /// The filled buffer is written, piece by piece.
-    Pattern { next: u64, end: u64, payload: Payload },
+    Pattern {
+        next: u64,
+        end: u64,
+        payload: Payload,
+    },
     /// A change of SCSI state is being sequenced; then this is answered.
     State { answer: Answer },
 }
@@ -55,9 +61,10 @@ impl Run {
     pub(super) fn sort(operation: &Operation) -> Sort {
         match operation {
             Operation::Read { .. } => Sort::Read,
-            Operation::Write { .. } | Operation::WriteSame { .. } | Operation::Zero { .. } | Operation::Unmap { .. } => {
-                Sort::Write
-            }
+            Operation::Write { .. }
+            | Operation::WriteSame { .. }
+            | Operation::Zero { .. }
+            | Operation::Unmap { .. } => Sort::Write,
             Operation::Flush => Sort::Flush,
             Operation::Verify { .. } | Operation::Compare { .. } => Sort::Other,
         }
@@ -65,40 +72,60 @@ impl Run {
 
     /// Bytes of buffer that must be there before the operation's data is asked for.
     pub(super) fn buffer_len(operation: &Operation, block_size: u32) -> u32 {
-        let len = |blocks: &Blocks| u32::try_from(blocks.count * u64::from(block_size)).unwrap_or(u32::MAX);
+        let len = |blocks: &Blocks| {
+            u32::try_from(blocks.count * u64::from(block_size)).unwrap_or(u32::MAX)
+        };
         match operation {
-            Operation::Read { blocks, .. } | Operation::Write { blocks, .. } | Operation::Compare { blocks, .. } => {
-                len(blocks)
-            }
+            Operation::Read { blocks, .. }
+            | Operation::Write { blocks, .. }
+            | Operation::Compare { blocks, .. } => len(blocks),
             Operation::Verify { blocks } => len(blocks).min(MAX_WRITE_BYTES),
-            Operation::WriteSame { .. } | Operation::Zero { .. } | Operation::Unmap { .. } | Operation::Flush => 0,
+            Operation::WriteSame { .. }
+            | Operation::Zero { .. }
+            | Operation::Unmap { .. }
+            | Operation::Flush => 0,
         }
     }
 }
 
 impl Shard {
     /// Begins an operation whose data, if it sends any, is here.
-    pub(super) fn begin(&mut self, now: Time, id: TaskId, operation: Operation, actions: &mut Vec<Action>) {
+    pub(super) fn begin(
+        &mut self,
+        now: Time,
+        id: TaskId,
+        operation: Operation,
+        actions: &mut Vec<Action>,
+    ) {
         let block_size = self.block_size(id);
         let extent = |blocks: Blocks| Extent {
             offset: blocks.first * u64::from(block_size),
             len: blocks.count * u64::from(block_size),
         };
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         match operation {
-            Operation::Read { blocks, .. } if blocks.count == 0 => self.finish(now, id, Outcome::Good, DataIn::None),
+            Operation::Read { blocks, .. } if blocks.count == 0 => {
+                self.finish(now, id, Outcome::Good, DataIn::None)
+            }
             Operation::Read { blocks, .. } => {
                 let extent = extent(blocks);
                 let buffer = task.buffer.expect("reads have a buffer");
                 let (volume, ticket) = run(task, Run::Read { extent });
-                self.mirror(volume, |mirror, out| mirror.read(now, ticket, extent, buffer, 0, out));
+                self.mirror(volume, |mirror, out| {
+                    mirror.read(now, ticket, extent, buffer, 0, out)
+                });
             }
             Operation::Write { blocks, fua } => {
                 // An initiator that announces less data than its CDB asks for gets the whole
                 // blocks that it sent written (SAM-5 leaves it open; the residual tells it).
                 let sent = u64::from(task.received() / block_size * block_size);
                 let whole = extent(blocks);
-                let extent = Extent { offset: whole.offset, len: whole.len.min(sent) };
+                let extent = Extent {
+                    offset: whole.offset,
+                    len: whole.len.min(sent),
+                };
                 if extent.len == 0 {
                     self.finish(now, id, Outcome::Good, DataIn::None);
                 } else if extent.len == u64::from(task.received()) {
@@ -107,17 +134,32 @@ impl Shard {
                 } else {
                     let buffer = task.buffer.expect("writes have a buffer");
                     run(task, Run::Trimming { extent, fua });
-                    self.byte_work(id, Io::Crc { buffer, at: 0, len: small(extent.len) }, actions);
+                    self.byte_work(
+                        id,
+                        Io::Crc {
+                            buffer,
+                            at: 0,
+                            len: small(extent.len),
+                        },
+                        actions,
+                    );
                 }
             }
             Operation::Verify { blocks } => {
                 let extent = extent(blocks);
-                task.stage = Stage::Running(Run::Verify { next: extent.offset, end: extent.end() });
+                task.stage = Stage::Running(Run::Verify {
+                    next: extent.offset,
+                    end: extent.end(),
+                });
                 self.advance(now, id, actions);
             }
             Operation::Compare { blocks, one_block } => {
                 let extent = extent(blocks);
-                let wanted = if one_block { u64::from(block_size) } else { extent.len };
+                let wanted = if one_block {
+                    u64::from(block_size)
+                } else {
+                    extent.len
+                };
                 if extent.len == 0 {
                     self.finish(now, id, Outcome::Good, DataIn::None);
                 } else if u64::from(task.received()) < wanted {
@@ -125,19 +167,36 @@ impl Shard {
                 } else if one_block {
                     let buffer = task.buffer.expect("comparisons have a buffer");
                     run(task, Run::Repeating { extent });
-                    let fill = Io::Fill { buffer, at: 0, pattern: block_size, len: small(extent.len) };
+                    let fill = Io::Fill {
+                        buffer,
+                        at: 0,
+                        pattern: block_size,
+                        len: small(extent.len),
+                    };
                     self.byte_work(id, fill, actions);
                 } else {
                     self.read_other(now, id, extent);
                 }
             }
-            Operation::WriteSame { blocks } => self.write_same(now, id, extent(blocks), false, actions),
-            Operation::Unmap { ranges, check: true } => {
-                let extent = ranges.first().map_or(Extent { offset: 0, len: 0 }, |blocks| extent(*blocks));
+            Operation::WriteSame { blocks } => {
+                self.write_same(now, id, extent(blocks), false, actions)
+            }
+            Operation::Unmap {
+                ranges,
+                check: true,
+            } => {
+                let extent = ranges
+                    .first()
+                    .map_or(Extent { offset: 0, len: 0 }, |blocks| extent(*blocks));
                 self.write_same(now, id, extent, true, actions);
             }
-            Operation::Zero { blocks } => self.ranges(now, id, false, [extent(blocks)].into(), actions),
-            Operation::Unmap { ranges, check: false } => {
+            Operation::Zero { blocks } => {
+                self.ranges(now, id, false, [extent(blocks)].into(), actions)
+            }
+            Operation::Unmap {
+                ranges,
+                check: false,
+            } => {
                 let left = ranges.into_iter().rev().map(extent).collect();
                 self.ranges(now, id, true, left, actions);
             }
@@ -149,16 +208,39 @@ impl Shard {
     }
 
     /// Sequences a change of SCSI state; its command is answered when both nodes have it.
-    pub(super) fn begin_state(&mut self, now: Time, id: TaskId, answer: Answer, kind: u16, bytes: Vec<u8>) {
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+    pub(super) fn begin_state(
+        &mut self,
+        now: Time,
+        id: TaskId,
+        answer: Answer,
+        kind: u16,
+        bytes: Vec<u8>,
+    ) {
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         let (volume, ticket) = run(task, Run::State { answer });
-        let operation = mirrored::Operation::State { kind, bytes: bytes.into() };
-        self.mirror(volume, |mirror, out| mirror.submit(now, ticket, operation, out));
+        let operation = mirrored::Operation::State {
+            kind,
+            bytes: bytes.into(),
+        };
+        self.mirror(volume, |mirror, out| {
+            mirror.submit(now, ticket, operation, out)
+        });
     }
 
-    fn write_same(&mut self, now: Time, id: TaskId, extent: Extent, discard: bool, actions: &mut Vec<Action>) {
+    fn write_same(
+        &mut self,
+        now: Time,
+        id: TaskId,
+        extent: Extent,
+        discard: bool,
+        actions: &mut Vec<Action>,
+    ) {
         let block_size = self.block_size(id);
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         if task.bytes.len() < index(block_size) {
             return self.finish(now, id, Outcome::BadData, DataIn::None);
         }
@@ -174,38 +256,81 @@ impl Shard {
         let task = self.task_mut(id).expect("still there");
         task.buffer = Some(buffer);
         let bytes = core::mem::take(&mut task.bytes).into_boxed_slice();
-        run(task, Run::Filling { extent, step: Fill::Put });
-        self.byte_work(id, Io::Put { buffer, at: 0, bytes }, actions);
+        run(
+            task,
+            Run::Filling {
+                extent,
+                step: Fill::Put,
+            },
+        );
+        self.byte_work(
+            id,
+            Io::Put {
+                buffer,
+                at: 0,
+                bytes,
+            },
+            actions,
+        );
     }
 
-    fn ranges(&mut self, now: Time, id: TaskId, discard: bool, left: Vec<Extent>, actions: &mut Vec<Action>) {
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+    fn ranges(
+        &mut self,
+        now: Time,
+        id: TaskId,
+        discard: bool,
+        left: Vec<Extent>,
+        actions: &mut Vec<Action>,
+    ) {
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         task.stage = Stage::Running(Run::Ranges { discard, left });
         self.advance(now, id, actions);
     }
 
     fn submit_write(&mut self, now: Time, id: TaskId, extent: Extent, fua: bool, crc: u32) {
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         let buffer = task.buffer.expect("writes have a buffer");
-        let payload = Payload { buffer, at: 0, len: small(extent.len), crc };
+        let payload = Payload {
+            buffer,
+            at: 0,
+            len: small(extent.len),
+            crc,
+        };
         let (volume, ticket) = run(task, Run::Write);
         self.pool.retain(buffer);
-        let operation = mirrored::Operation::Write { extent, payload, fua };
-        self.mirror(volume, |mirror, out| mirror.submit(now, ticket, operation, out));
+        let operation = mirrored::Operation::Write {
+            extent,
+            payload,
+            fua,
+        };
+        self.mirror(volume, |mirror, out| {
+            mirror.submit(now, ticket, operation, out)
+        });
     }
 
     fn read_other(&mut self, now: Time, id: TaskId, extent: Extent) {
         let Some(other) = self.pool.take(small(extent.len), Purpose::Partner) else {
             return self.finish(now, id, Outcome::Busy, DataIn::None);
         };
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         let (volume, ticket) = run(task, Run::ReadingOther { extent, other });
-        self.mirror(volume, |mirror, out| mirror.read(now, ticket, extent, other, 0, out));
+        self.mirror(volume, |mirror, out| {
+            mirror.read(now, ticket, extent, other, 0, out)
+        });
     }
 
     /// Work on the task's buffers, by the driver.
     fn byte_work(&mut self, id: TaskId, io: Io, actions: &mut Vec<Action>) {
-        let volume = self.task(id).expect("the caller knows that the task is there").volume;
+        let volume = self
+            .task(id)
+            .expect("the caller knows that the task is there")
+            .volume;
         self.start_io(volume, Owner::Task(id), io, actions);
     }
 
@@ -256,30 +381,82 @@ impl Shard {
         };
         let buffer = task.buffer.expect("work is done on the task's buffer");
         match (state, value) {
-            (Run::Trimming { extent, fua }, Value::Crc(crc)) => self.submit_write(now, id, extent, fua, crc),
+            (Run::Trimming { extent, fua }, Value::Crc(crc)) => {
+                self.submit_write(now, id, extent, fua, crc)
+            }
             (Run::Repeating { extent }, _) => self.read_other(now, id, extent),
             (Run::Comparing { other }, Value::Difference(difference)) => {
                 self.release(other);
                 let outcome = match difference {
                     None => Outcome::Good,
-                    Some(offset) => Outcome::Miscompare { offset: u64::from(offset) },
+                    Some(offset) => Outcome::Miscompare {
+                        offset: u64::from(offset),
+                    },
                 };
                 self.finish(now, id, outcome, DataIn::None);
             }
-            (Run::Filling { extent, step: Fill::Put }, _) => {
-                run(task, Run::Filling { extent, step: Fill::Repeat });
+            (
+                Run::Filling {
+                    extent,
+                    step: Fill::Put,
+                },
+                _,
+            ) => {
+                run(
+                    task,
+                    Run::Filling {
+                        extent,
+                        step: Fill::Repeat,
+                    },
+                );
                 let len = small(extent.len.min(u64::from(MAX_WRITE_BYTES)));
-                self.byte_work(id, Io::Fill { buffer, at: 0, pattern: block_size, len }, actions);
+                self.byte_work(
+                    id,
+                    Io::Fill {
+                        buffer,
+                        at: 0,
+                        pattern: block_size,
+                        len,
+                    },
+                    actions,
+                );
             }
-            (Run::Filling { extent, step: Fill::Repeat }, _) => {
-                run(task, Run::Filling { extent, step: Fill::Crc });
+            (
+                Run::Filling {
+                    extent,
+                    step: Fill::Repeat,
+                },
+                _,
+            ) => {
+                run(
+                    task,
+                    Run::Filling {
+                        extent,
+                        step: Fill::Crc,
+                    },
+                );
                 let len = small(extent.len.min(u64::from(MAX_WRITE_BYTES)));
                 self.byte_work(id, Io::Crc { buffer, at: 0, len }, actions);
             }
-            (Run::Filling { extent, step: Fill::Crc }, Value::Crc(crc)) => {
+            (
+                Run::Filling {
+                    extent,
+                    step: Fill::Crc,
+                },
+                Value::Crc(crc),
+            ) => {
                 let len = small(extent.len.min(u64::from(MAX_WRITE_BYTES)));
-                let payload = Payload { buffer, at: 0, len, crc };
-                task.stage = Stage::Running(Run::Pattern { next: extent.offset, end: extent.end(), payload });
+                let payload = Payload {
+                    buffer,
+                    at: 0,
+                    len,
+                    crc,
+                };
+                task.stage = Stage::Running(Run::Pattern {
+                    next: extent.offset,
+                    end: extent.end(),
+                    payload,
+                });
                 self.advance(now, id, actions);
             }
             _ => unreachable!("the driver answers what was asked"),
@@ -288,7 +465,9 @@ impl Shard {
 
     /// Nothing is outstanding: the next step, or the end.
     fn advance(&mut self, now: Time, id: TaskId, actions: &mut Vec<Action>) {
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         let Stage::Running(mut state) = core::mem::replace(&mut task.stage, Stage::Answered) else {
             unreachable!("only running tasks advance");
         };
@@ -298,7 +477,9 @@ impl Shard {
         if let Some(failure) = task.failure {
             let block_size = u64::from(self.block_size(id));
             let first = match state {
-                Run::Read { extent } | Run::ReadingOther { extent, .. } => extent.offset / block_size,
+                Run::Read { extent } | Run::ReadingOther { extent, .. } => {
+                    extent.offset / block_size
+                }
                 Run::Verify { next, .. } => next / block_size,
                 _ => 0,
             };
@@ -319,25 +500,48 @@ impl Shard {
                 self.answer(now, id, answer, DataIn::None);
             }
             Run::Verify { next, end } => {
-                let extent = Extent { offset: *next, len: (*end - *next).min(u64::from(MAX_WRITE_BYTES)) };
+                let extent = Extent {
+                    offset: *next,
+                    len: (*end - *next).min(u64::from(MAX_WRITE_BYTES)),
+                };
                 *next = extent.end();
                 if extent.len == 0 {
                     return self.finish(now, id, Outcome::Good, DataIn::None);
                 }
                 let buffer = buffer.expect("verification has a buffer");
                 let (volume, ticket) = run(task, state);
-                self.mirror(volume, |mirror, out| mirror.read(now, ticket, extent, buffer, 0, out));
+                self.mirror(volume, |mirror, out| {
+                    mirror.read(now, ticket, extent, buffer, 0, out)
+                });
             }
             Run::ReadingOther { extent, other } => {
                 let (other, len) = (*other, small(extent.len));
                 let left = buffer.expect("comparisons have a buffer");
                 run(task, Run::Comparing { other });
-                self.byte_work(id, Io::Compare { left, left_at: 0, right: other, right_at: 0, len }, actions);
+                self.byte_work(
+                    id,
+                    Io::Compare {
+                        left,
+                        left_at: 0,
+                        right: other,
+                        right_at: 0,
+                        len,
+                    },
+                    actions,
+                );
             }
             Run::Ranges { discard, left } => {
-                let Some(last) = left.last_mut() else { return self.finish(now, id, Outcome::Good, DataIn::None) };
-                let extent = Extent { offset: last.offset, len: last.len.min(MAX_RANGE_BYTES) };
-                *last = Extent { offset: extent.end(), len: last.len - extent.len };
+                let Some(last) = left.last_mut() else {
+                    return self.finish(now, id, Outcome::Good, DataIn::None);
+                };
+                let extent = Extent {
+                    offset: last.offset,
+                    len: last.len.min(MAX_RANGE_BYTES),
+                };
+                *last = Extent {
+                    offset: extent.end(),
+                    len: last.len - extent.len,
+                };
                 if last.len == 0 {
                     left.pop();
                 }
@@ -351,10 +555,15 @@ impl Shard {
                     mirrored::Operation::Zero { extent, fua: false }
                 };
                 let (volume, ticket) = run(task, state);
-                self.mirror(volume, |mirror, out| mirror.submit(now, ticket, operation, out));
+                self.mirror(volume, |mirror, out| {
+                    mirror.submit(now, ticket, operation, out)
+                });
             }
             Run::Pattern { next, end, payload } => {
-                let extent = Extent { offset: *next, len: (*end - *next).min(u64::from(payload.len)) };
+                let extent = Extent {
+                    offset: *next,
+                    len: (*end - *next).min(u64::from(payload.len)),
+                };
                 let payload = *payload;
                 if extent.len == 0 {
                     return self.finish(now, id, Outcome::Good, DataIn::None);
@@ -362,17 +571,36 @@ impl Shard {
                 if extent.len < u64::from(payload.len) {
                     // The last piece is shorter: its CRC is another one.
                     let (offset, len) = (extent.offset, extent.len);
-                    run(task, Run::Filling { extent: Extent { offset, len }, step: Fill::Crc });
-                    let crc = Io::Crc { buffer: payload.buffer, at: 0, len: small(len) };
+                    run(
+                        task,
+                        Run::Filling {
+                            extent: Extent { offset, len },
+                            step: Fill::Crc,
+                        },
+                    );
+                    let crc = Io::Crc {
+                        buffer: payload.buffer,
+                        at: 0,
+                        len: small(len),
+                    };
                     return self.byte_work(id, crc, actions);
                 }
                 *next = extent.end();
                 let (volume, ticket) = run(task, state);
                 self.pool.retain(payload.buffer);
-                let operation = mirrored::Operation::Write { extent, payload, fua: false };
-                self.mirror(volume, |mirror, out| mirror.submit(now, ticket, operation, out));
+                let operation = mirrored::Operation::Write {
+                    extent,
+                    payload,
+                    fua: false,
+                };
+                self.mirror(volume, |mirror, out| {
+                    mirror.submit(now, ticket, operation, out)
+                });
             }
-            Run::Trimming { .. } | Run::Repeating { .. } | Run::Comparing { .. } | Run::Filling { .. } => {
+            Run::Trimming { .. }
+            | Run::Repeating { .. }
+            | Run::Comparing { .. }
+            | Run::Filling { .. } => {
                 unreachable!("work on buffers ends in byte_work_done")
             }
         }

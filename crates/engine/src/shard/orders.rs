@@ -46,9 +46,26 @@ impl Shard {
                     self.volumes[volume].disk.set_port_groups(groups);
                 }
             }
-            ToShard::Partner { node, me, incarnation, addresses, dial, secret, cluster } => {
-                self.partner = Some(PartnerSettings { node, me, incarnation, secret: secret.into_vec(), cluster, dial });
-                self.dials = (0..u32::from(if dial { addresses } else { 0 })).map(|number| (number, now)).collect();
+            ToShard::Partner {
+                node,
+                me,
+                incarnation,
+                addresses,
+                dial,
+                secret,
+                cluster,
+            } => {
+                self.partner = Some(PartnerSettings {
+                    node,
+                    me,
+                    incarnation,
+                    secret: secret.into_vec(),
+                    cluster,
+                    dial,
+                });
+                self.dials = (0..u32::from(if dial { addresses } else { 0 }))
+                    .map(|number| (number, now))
+                    .collect();
                 self.dial_again(now, actions);
             }
             ToShard::LogoutAll { by } => {
@@ -62,13 +79,18 @@ impl Shard {
             ToShard::CloseSessions { target } => {
                 self.session(|endpoint, out| endpoint.drop_sessions(now, TargetId(target), out));
             }
-            ToShard::Sessions => actions.push(Action::Report(FromShard::Sessions(self.session_list()))),
+            ToShard::Sessions => {
+                actions.push(Action::Report(FromShard::Sessions(self.session_list())))
+            }
         }
     }
 
     fn attach(&mut self, now: Time, settings: VolumeSettings) {
         let spec = settings.spec;
-        assert!(self.volume_index(spec.id.0).is_none(), "a volume is attached once");
+        assert!(
+            self.volume_index(spec.id.0).is_none(),
+            "a volume is attached once"
+        );
         let geometry = Geometry {
             blocks: spec.size / u64::from(spec.block_size),
             block_size: spec.block_size,
@@ -78,7 +100,11 @@ impl Shard {
             read_only: false,
         };
         let mut disk = Disk::new(settings.identity.clone(), geometry);
-        for (id, nexus) in self.nexuses.iter().filter(|(_, nexus)| nexus.target.0 == settings.target) {
+        for (id, nexus) in self
+            .nexuses
+            .iter()
+            .filter(|(_, nexus)| nexus.target.0 == settings.target)
+        {
             disk.nexus_up(id.0, &nexus.initiator);
         }
         let number = self.volumes.len();
@@ -98,22 +124,39 @@ impl Shard {
             .filter_map(|(&channel, &conn)| Some((channel, self.partner_of(conn)?.incarnation?)))
             .collect();
         for (channel, incarnation) in up {
-            self.mirror(number, |volume, out| volume.channel_up(now, channel, incarnation, out));
+            self.mirror(number, |volume, out| {
+                volume.channel_up(now, channel, incarnation, out)
+            });
         }
     }
 
     /// Each logical unit of the target lists all of them.
     fn tell_luns(&mut self, target: u32) {
         let luns = self.luns_of(target);
-        for slot in self.volumes.iter_mut().filter(|slot| slot.live && slot.settings.target == target) {
+        for slot in self
+            .volumes
+            .iter_mut()
+            .filter(|slot| slot.live && slot.settings.target == target)
+        {
             slot.disk.set_luns(luns.clone());
         }
     }
 
     /// Begins the handshake of a new data connection, or `None` when it is not wanted.
-    pub(super) fn greet(&mut self, conn: ConnId, dial: Option<u32>, actions: &mut Vec<Action>) -> Option<Partner> {
+    pub(super) fn greet(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        dial: Option<u32>,
+        actions: &mut Vec<Action>,
+    ) -> Option<Partner> {
         let nonce = self.nonce();
-        let open = self.connections.iter().flatten().filter(|c| matches!(c.kind, Kind::Partner(_))).count();
+        let open = self
+            .connections
+            .iter()
+            .flatten()
+            .filter(|c| matches!(c.kind, Kind::Partner(_)))
+            .count();
         let partner = self.partner.as_ref().filter(|_| open < MAX_CHANNELS)?;
         let me = Side {
             node: partner.me,
@@ -122,10 +165,51 @@ impl Shard {
             purpose: Purpose::Data,
         };
         let hello = Hello::new(me, partner.node, &partner.secret, nonce);
-        actions.push(Action::Send { conn, head: head(&hello.first()), body: Body::None });
+        actions.push(Action::Send {
+            conn,
+            head: head(&hello.first()),
+            body: Body::None,
+        });
         let channel = ChannelId(self.next_channel);
         self.next_channel += 1;
-        Some(Partner { stage: Stage::Hello(hello), channel, seals: None, incarnation: None, dial })
+        Some(Partner {
+            stage: Stage::Hello(hello),
+            channel,
+            seals: None,
+            incarnation: None,
+            dial,
+            until: Some(now + HANDSHAKE),
+        })
+    }
+
+    /// Ends handshakes that the other side does not finish: a partner that vanished must not use
+    /// up the connections that its next run needs.
+    pub(super) fn end_stale_handshakes(&mut self, now: Time, actions: &mut Vec<Action>) {
+        for connection in self.connections.iter_mut().flatten() {
+            let Kind::Partner(partner) = &connection.kind else {
+                continue;
+            };
+            if !connection.closing && partner.until.is_some_and(|until| until <= now) {
+                connection.closing = true;
+                actions.push(Action::Close {
+                    conn: connection.id,
+                });
+            }
+        }
+    }
+
+    /// When the next handshake is due to be finished.
+    pub(super) fn handshake_deadline(&self) -> Option<Time> {
+        let open = self
+            .connections
+            .iter()
+            .flatten()
+            .filter(|connection| !connection.closing);
+        open.filter_map(|connection| match &connection.kind {
+            Kind::Partner(partner) => partner.until,
+            Kind::Initiator => None,
+        })
+        .min()
     }
 
     /// Dials again after a pause, if dialling is this node's part.

@@ -58,7 +58,11 @@ impl Partner {
             Stage::Header => Want::Bytes(size(HEADER_LEN)),
             Stage::List(fields) => Want::Bytes(fields.payload_len),
             Stage::NoBuffer(_) => Want::Wait,
-            Stage::Blocks(fields, buffer) => Want::Data { buffer: *buffer, at: 0, len: fields.payload_len },
+            Stage::Blocks(fields, buffer) => Want::Data {
+                buffer: *buffer,
+                at: 0,
+                len: fields.payload_len,
+            },
         }
     }
 }
@@ -69,7 +73,13 @@ fn size(len: usize) -> u32 {
 
 impl Shard {
     /// Bytes that fulfil a want of the handshake or the framing.
-    pub(super) fn partner_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], actions: &mut Vec<Action>) {
+    pub(super) fn partner_bytes(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        bytes: &[u8],
+        actions: &mut Vec<Action>,
+    ) {
         if let Err(why) = self.partner_step(now, conn, bytes, actions) {
             self.refuse_partner(conn, &why, actions);
         }
@@ -88,7 +98,11 @@ impl Shard {
                 let bytes = bytes.try_into().expect("the driver brings what was wanted");
                 let proof = hello.received(bytes).map_err(|error| format!("{error}"))?;
                 partner.stage = Stage::Proof(hello);
-                actions.push(Action::Send { conn, head: head(&proof), body: Body::None });
+                actions.push(Action::Send {
+                    conn,
+                    head: head(&proof),
+                    body: Body::None,
+                });
             }
             Stage::Proof(mut hello) => {
                 let bytes = bytes.try_into().expect("the driver brings what was wanted");
@@ -99,33 +113,48 @@ impl Shard {
                 partner.until = None;
                 self.end_earlier_runs(incarnation, actions);
                 self.channels.insert(channel, conn);
-                self.each_volume(now, |volume, now, out| volume.channel_up(now, channel, incarnation, out));
+                self.each_volume(now, |volume, now, out| {
+                    volume.channel_up(now, channel, incarnation, out)
+                });
             }
             Stage::Header => {
                 let bytes = bytes.try_into().expect("the driver brings what was wanted");
-                let (_, opener) = partner.seals.as_mut().expect("frames come after the handshake");
+                let (_, opener) = partner
+                    .seals
+                    .as_mut()
+                    .expect("frames come after the handshake");
                 let fields = opener.header(bytes).map_err(|error| format!("{error}"))?;
                 if fields.payload_len == 0 {
                     self.partner_frame(now, conn, fields, FrameBody::None);
                 } else if !blocks_follow(fields.kind) {
                     if fields.payload_len > MAX_LIST_BYTES {
-                        return Err(format!("a list of {} bytes, at most {MAX_LIST_BYTES} are taken", fields.payload_len));
+                        return Err(format!(
+                            "a list of {} bytes, at most {MAX_LIST_BYTES} are taken",
+                            fields.payload_len
+                        ));
                     }
                     self.partner_mut(conn).stage = Stage::List(fields);
                 } else if fields.payload_len > MAX_BLOCK_BYTES {
-                    return Err(format!("{} bytes of blocks, at most {MAX_BLOCK_BYTES} are taken", fields.payload_len));
+                    return Err(format!(
+                        "{} bytes of blocks, at most {MAX_BLOCK_BYTES} are taken",
+                        fields.payload_len
+                    ));
                 } else {
-                    self.partner_mut(conn).stage = match self.pool.take(fields.payload_len, Purpose::Partner) {
-                        Some(buffer) => Stage::Blocks(fields, buffer),
-                        None => {
-                            self.starved_partners.push_back(conn);
-                            Stage::NoBuffer(fields)
-                        }
-                    };
+                    self.partner_mut(conn).stage =
+                        match self.pool.take(fields.payload_len, Purpose::Partner) {
+                            Some(buffer) => Stage::Blocks(fields, buffer),
+                            None => {
+                                self.starved_partners.push_back(conn);
+                                Stage::NoBuffer(fields)
+                            }
+                        };
                 }
             }
             Stage::List(fields) => {
-                let (_, opener) = partner.seals.as_mut().expect("frames come after the handshake");
+                let (_, opener) = partner
+                    .seals
+                    .as_mut()
+                    .expect("frames come after the handshake");
                 opener.payload(bytes).map_err(|error| format!("{error}"))?;
                 self.partner_frame(now, conn, fields, FrameBody::Bytes(bytes.into()));
             }
@@ -135,17 +164,33 @@ impl Shard {
     }
 
     /// The blocks of a frame are in their buffer.
-    pub(super) fn partner_data(&mut self, now: Time, conn: ConnId, crc: u32, actions: &mut Vec<Action>) {
+    pub(super) fn partner_data(
+        &mut self,
+        now: Time,
+        conn: ConnId,
+        crc: u32,
+        actions: &mut Vec<Action>,
+    ) {
         let partner = self.partner_mut(conn);
-        let Stage::Blocks(fields, buffer) = core::mem::replace(&mut partner.stage, Stage::Header) else {
+        let Stage::Blocks(fields, buffer) = core::mem::replace(&mut partner.stage, Stage::Header)
+        else {
             unreachable!("only this stage wants data");
         };
         if crc != fields.payload_crc {
             self.release(buffer);
-            self.refuse_partner(conn, "the payload's CRC32C does not match: a network between the nodes damages data", actions);
+            self.refuse_partner(
+                conn,
+                "the payload's CRC32C does not match: a network between the nodes damages data",
+                actions,
+            );
             return;
         }
-        let payload = Payload { buffer, at: 0, len: fields.payload_len, crc };
+        let payload = Payload {
+            buffer,
+            at: 0,
+            len: fields.payload_len,
+            crc,
+        };
         self.partner_frame(now, conn, fields, FrameBody::Blocks(payload));
     }
 
@@ -154,7 +199,9 @@ impl Shard {
         match self.volume_index(fields.volume) {
             Some(index) => {
                 let mut out = core::mem::take(&mut self.volume_scratch);
-                self.volumes[index].mirror.frame(now, channel, fields, body, &mut out);
+                self.volumes[index]
+                    .mirror
+                    .frame(now, channel, fields, body, &mut out);
                 self.queue_volume_actions(index, out);
             }
             // The partner knows a volume that this node does not have yet, or not any more: its
@@ -178,7 +225,9 @@ impl Shard {
                 self.starved_partners.pop_front();
                 continue;
             };
-            let Some(buffer) = self.pool.take(fields.payload_len, Purpose::Partner) else { return };
+            let Some(buffer) = self.pool.take(fields.payload_len, Purpose::Partner) else {
+                return;
+            };
             self.starved_partners.pop_front();
             self.partner_mut(conn).stage = Stage::Blocks(fields, buffer);
             self.touched.push(conn);
@@ -186,10 +235,21 @@ impl Shard {
     }
 
     /// Sends one of the mirror's frames, unless its channel has gone meanwhile.
-    pub(super) fn send_frame(&mut self, channel: ChannelId, fields: Fields, body: FrameBody, actions: &mut Vec<Action>) {
-        let Some(&conn) = self.channels.get(&channel) else { return };
+    pub(super) fn send_frame(
+        &mut self,
+        channel: ChannelId,
+        fields: Fields,
+        body: FrameBody,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(&conn) = self.channels.get(&channel) else {
+            return;
+        };
         let partner = self.partner_mut(conn);
-        let (sealer, _) = partner.seals.as_mut().expect("a channel is up after its handshake");
+        let (sealer, _) = partner
+            .seals
+            .as_mut()
+            .expect("a channel is up after its handshake");
         let bytes = match &body {
             FrameBody::Bytes(bytes) => Some(&bytes[..]),
             FrameBody::None | FrameBody::Blocks(_) => None,
@@ -198,9 +258,17 @@ impl Shard {
         let body = match body {
             FrameBody::None => Body::None,
             FrameBody::Bytes(bytes) => Body::Bytes(bytes.into_vec()),
-            FrameBody::Blocks(Payload { buffer, at, len, .. }) => {
+            FrameBody::Blocks(Payload {
+                buffer, at, len, ..
+            }) => {
                 self.pool.retain(buffer);
-                Body::Blocks { buffer, at, len, pad: false, digest: false }
+                Body::Blocks {
+                    buffer,
+                    at,
+                    len,
+                    pad: false,
+                    digest: false,
+                }
             }
         };
         actions.push(Action::Send { conn, head, body });
@@ -209,11 +277,17 @@ impl Shard {
     /// Channels to a run of the partner that is over are of no use, and may never notice it.
     fn end_earlier_runs(&mut self, incarnation: Incarnation, actions: &mut Vec<Action>) {
         for connection in self.connections.iter_mut().flatten() {
-            let Kind::Partner(partner) = &connection.kind else { continue };
-            let earlier = partner.incarnation.is_some_and(|theirs| theirs != incarnation);
+            let Kind::Partner(partner) = &connection.kind else {
+                continue;
+            };
+            let earlier = partner
+                .incarnation
+                .is_some_and(|theirs| theirs != incarnation);
             if earlier && !connection.closing {
                 connection.closing = true;
-                actions.push(Action::Close { conn: connection.id });
+                actions.push(Action::Close {
+                    conn: connection.id,
+                });
             }
         }
     }
@@ -221,7 +295,9 @@ impl Shard {
     fn refuse_partner(&mut self, conn: ConnId, why: &str, actions: &mut Vec<Action>) {
         if self.partner_refusals_noted < super::MAX_NOTES_A_PERIOD {
             self.partner_refusals_noted += 1;
-            actions.push(Action::Report(FromShard::Note(format!("data connection of the partner closed: {why}"))));
+            actions.push(Action::Report(FromShard::Note(format!(
+                "data connection of the partner closed: {why}"
+            ))));
         }
         actions.push(Action::Close { conn });
         self.mark_closing(conn);
@@ -230,7 +306,10 @@ impl Shard {
 
 /// Puts a handshake message or a frame header into a head.
 pub(super) fn head(bytes: &[u8]) -> Head {
-    let mut head = Head { bytes: [0; 192], len: u8::try_from(bytes.len()).expect("headers have at most 192 bytes") };
+    let mut head = Head {
+        bytes: [0; 192],
+        len: u8::try_from(bytes.len()).expect("headers have at most 192 bytes"),
+    };
     head.bytes[..bytes.len()].copy_from_slice(bytes);
     head
 }

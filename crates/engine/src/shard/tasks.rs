@@ -6,7 +6,8 @@ use crate::interface::{Action, Body, FromShard, Head};
 use crate::pool::Purpose;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::{
-    Body as SessionBody, Command, ConnId, DataIn, NexusId, Output, Reset, Response, TargetId, TaskId,
+    Body as SessionBody, Command, ConnId, DataIn, NexusId, Output, Reset, Response, TargetId,
+    TaskId,
 };
 use lockstep_mirror::control::Time;
 use lockstep_mirror::operation::BufferId;
@@ -32,7 +33,11 @@ pub(super) enum Place {
 /// Somebody for whom no buffer was free, in order of arrival.
 pub(super) enum Starved {
     Task(TaskId),
-    Volume { index: usize, request: u64, len: u32 },
+    Volume {
+        index: usize,
+        request: u64,
+        len: u32,
+    },
 }
 
 /// How far a command is.
@@ -102,12 +107,39 @@ impl Shard {
             Output::Command(command) => self.command(now, &command, actions),
             Output::DataIn { task, crc } => self.data_complete(now, task, crc, actions),
             Output::Abort { task } => self.abort(now, task),
-            Output::Reset { nexus, target, lun, reset } => self.reset(now, nexus, target, lun, reset),
-            Output::NexusUp { nexus, target, conn, initiator, portal, peer, .. } => {
-                for slot in self.volumes.iter_mut().filter(|slot| slot.live && slot.settings.target == target.0) {
+            Output::Reset {
+                nexus,
+                target,
+                lun,
+                reset,
+            } => self.reset(now, nexus, target, lun, reset),
+            Output::NexusUp {
+                nexus,
+                target,
+                conn,
+                initiator,
+                portal,
+                peer,
+                ..
+            } => {
+                for slot in self
+                    .volumes
+                    .iter_mut()
+                    .filter(|slot| slot.live && slot.settings.target == target.0)
+                {
                     slot.disk.nexus_up(nexus.0, &initiator);
                 }
-                self.nexuses.insert(nexus, Nexus { conn, target, initiator, portal, peer, tasks: 0 });
+                self.nexuses.insert(
+                    nexus,
+                    Nexus {
+                        conn,
+                        target,
+                        initiator,
+                        portal,
+                        peer,
+                        tasks: 0,
+                    },
+                );
             }
             Output::NexusDown { nexus, .. } => {
                 for slot in &mut self.volumes {
@@ -128,17 +160,40 @@ impl Shard {
         }
     }
 
-    fn send_pdu(&mut self, conn: ConnId, pdu: &lockstep_iscsi::interface::Head, body: SessionBody, actions: &mut Vec<Action>) {
+    fn send_pdu(
+        &mut self,
+        conn: ConnId,
+        pdu: &lockstep_iscsi::interface::Head,
+        body: SessionBody,
+        actions: &mut Vec<Action>,
+    ) {
         let body = match body {
             SessionBody::None => Body::None,
             SessionBody::Bytes(bytes) => Body::Bytes(bytes),
-            SessionBody::Data { task, offset, len, digest } => {
-                let buffer = self.task(task).and_then(|task| task.buffer).expect("data is sent by tasks that read it");
+            SessionBody::Data {
+                task,
+                offset,
+                len,
+                digest,
+            } => {
+                let buffer = self
+                    .task(task)
+                    .and_then(|task| task.buffer)
+                    .expect("data is sent by tasks that read it");
                 self.pool.retain(buffer);
-                Body::Blocks { buffer, at: offset, len, pad: true, digest }
+                Body::Blocks {
+                    buffer,
+                    at: offset,
+                    len,
+                    pad: true,
+                    digest,
+                }
             }
         };
-        let mut head = Head { bytes: [0; 192], len: pdu.len };
+        let mut head = Head {
+            bytes: [0; 192],
+            len: pdu.len,
+        };
         head.bytes[..pdu.bytes.len()].copy_from_slice(&pdu.bytes);
         actions.push(Action::Send { conn, head, body });
     }
@@ -148,7 +203,10 @@ impl Shard {
             unreachable!("commands come from sessions that were announced");
         };
         nexus.tasks += 1;
-        let port = Port { relative: self.relative_port(command.nexus), group: self.relative_port(command.nexus) };
+        let port = Port {
+            relative: self.relative_port(command.nexus),
+            group: self.relative_port(command.nexus),
+        };
         let target = command.target.0;
         let lun = lun_number(command.lun);
         let volume = lun.and_then(|lun| self.luns.get(&(target, lun)).copied());
@@ -180,7 +238,12 @@ impl Shard {
             };
             return self.answer(now, command.task, answer, DataIn::None);
         };
-        let step = self.volumes[volume].disk.command(command.nexus.0, port, &command.cdb, command.expected);
+        let step = self.volumes[volume].disk.command(
+            command.nexus.0,
+            port,
+            &command.cdb,
+            command.expected,
+        );
         self.step(now, command.task, step, actions);
     }
 
@@ -195,13 +258,19 @@ impl Shard {
                 self.session(|endpoint, out| endpoint.expect_data(now, id, len, out));
                 self.touch_task(id);
             }
-            Step::Operate { operation, data_out } => {
+            Step::Operate {
+                operation,
+                data_out,
+            } => {
                 let block_size = self.block_size(id);
                 let task = self.task_mut(id).expect("the caller has just put it there");
                 task.data_out = data_out;
                 task.sort = Run::sort(&operation);
                 let need = Run::buffer_len(&operation, block_size);
-                task.stage = Stage::NoBuffer { operation, data_out };
+                task.stage = Stage::NoBuffer {
+                    operation,
+                    data_out,
+                };
                 if need == 0 || self.starved.is_empty() && self.provide(id, need) {
                     self.provided(now, id, actions);
                 } else {
@@ -213,15 +282,23 @@ impl Shard {
 
     fn provide(&mut self, id: TaskId, len: u32) -> bool {
         let buffer = self.pool.take(len, Purpose::Initiator);
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         task.buffer = buffer;
         buffer.is_some()
     }
 
     /// The task has its buffer, if it needs one: fetch its data, or begin.
     fn provided(&mut self, now: Time, id: TaskId, actions: &mut Vec<Action>) {
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
-        let Stage::NoBuffer { operation, data_out } = core::mem::replace(&mut task.stage, Stage::Answered) else {
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
+        let Stage::NoBuffer {
+            operation,
+            data_out,
+        } = core::mem::replace(&mut task.stage, Stage::Answered)
+        else {
             unreachable!("the task was waiting for its buffer");
         };
         if data_out == 0 {
@@ -241,7 +318,9 @@ impl Shard {
                 Starved::Task(id) => {
                     let block_size = self.block_size(id);
                     let need = match self.task(id).map(|task| &task.stage) {
-                        Some(Stage::NoBuffer { operation, .. }) => Run::buffer_len(operation, block_size),
+                        Some(Stage::NoBuffer { operation, .. }) => {
+                            Run::buffer_len(operation, block_size)
+                        }
                         _ => 0,
                     };
                     if need > 0 && !self.provide(id, need) {
@@ -253,10 +332,18 @@ impl Shard {
                         fed = true;
                     }
                 }
-                Starved::Volume { index, request, len } => {
-                    let Some(buffer) = self.pool.take(len, Purpose::Resync) else { break };
+                Starved::Volume {
+                    index,
+                    request,
+                    len,
+                } => {
+                    let Some(buffer) = self.pool.take(len, Purpose::Resync) else {
+                        break;
+                    };
                     self.starved.pop_front();
-                    self.mirror(index, |volume, out| volume.buffer(now, request, buffer, out));
+                    self.mirror(index, |volume, out| {
+                        volume.buffer(now, request, buffer, out)
+                    });
                     fed = true;
                 }
             }
@@ -265,13 +352,17 @@ impl Shard {
     }
 
     fn data_complete(&mut self, now: Time, id: TaskId, crc: u32, actions: &mut Vec<Action>) {
-        let Some(task) = self.task_mut(id) else { return };
+        let Some(task) = self.task_mut(id) else {
+            return;
+        };
         task.crc = crc;
         match core::mem::replace(&mut task.stage, Stage::Answered) {
             Stage::Parameters => {
                 let bytes = core::mem::take(&mut task.bytes);
                 let (nexus, port, cdb, volume) = (task.nexus.0, task.port, task.cdb, task.volume);
-                let step = self.volumes[volume].disk.parameters(nexus, port, &cdb, &bytes);
+                let step = self.volumes[volume]
+                    .disk
+                    .parameters(nexus, port, &cdb, &bytes);
                 self.task_mut(id).expect("still there").bytes = bytes;
                 self.step(now, id, step, actions);
             }
@@ -284,7 +375,9 @@ impl Shard {
 
     /// Bytes of a parameter list, or of the one block of WRITE SAME.
     pub(super) fn keep_bytes(&mut self, id: TaskId, offset: u32, bytes: &[u8]) {
-        let Some(task) = self.task_mut(id) else { return };
+        let Some(task) = self.task_mut(id) else {
+            return;
+        };
         let end = index(offset) + bytes.len();
         if task.bytes.len() < end {
             task.bytes.resize(end, 0);
@@ -300,28 +393,37 @@ impl Shard {
     }
 
     fn abort(&mut self, now: Time, id: TaskId) {
-        let Some(task) = self.task_mut(id) else { return };
+        let Some(task) = self.task_mut(id) else {
+            return;
+        };
         task.aborted = true;
         match task.stage {
             Stage::Running(_) => {
                 let (volume, ticket) = (task.volume, task.ticket());
                 self.mirror(volume, |volume, out| volume.cancel(now, ticket, out));
             }
-            Stage::NoBuffer { .. } | Stage::Parameters | Stage::Receiving(_) => self.drop_task(now, id),
+            Stage::NoBuffer { .. } | Stage::Parameters | Stage::Receiving(_) => {
+                self.drop_task(now, id)
+            }
             Stage::Answered => {}
         }
     }
 
     /// An aborted task has ended, and nothing of it can happen any more.
     pub(super) fn drop_task(&mut self, now: Time, id: TaskId) {
-        self.task_mut(id).expect("the caller knows that the task is there").stage = Stage::Answered;
+        self.task_mut(id)
+            .expect("the caller knows that the task is there")
+            .stage = Stage::Answered;
         self.session(|endpoint, out| endpoint.dropped(now, id, out));
         self.queue.push_back(Item::Free(id));
     }
 
     /// Answers a command whose SCSI state changed only after both nodes have the change.
     fn answer_with_state(&mut self, now: Time, id: TaskId, answer: Answer) {
-        let volume = self.task(id).expect("the caller knows that the task is there").volume;
+        let volume = self
+            .task(id)
+            .expect("the caller knows that the task is there")
+            .volume;
         match self.volumes[volume].disk.take_state() {
             None => self.answer(now, id, answer, DataIn::None),
             Some((kind, bytes)) => self.begin_state(now, id, answer, kind, bytes),
@@ -330,7 +432,9 @@ impl Shard {
 
     /// Ends an operation's task.
     pub(super) fn finish(&mut self, now: Time, id: TaskId, outcome: Outcome, data_in: DataIn) {
-        let task = self.task(id).expect("the caller knows that the task is there");
+        let task = self
+            .task(id)
+            .expect("the caller knows that the task is there");
         if task.aborted {
             return self.drop_task(now, id);
         }
@@ -341,9 +445,16 @@ impl Shard {
 
     /// Sends the response and counts it.
     pub(super) fn answer(&mut self, now: Time, id: TaskId, answer: Answer, blocks: DataIn) {
-        let task = self.task_mut(id).expect("the caller knows that the task is there");
+        let task = self
+            .task_mut(id)
+            .expect("the caller knows that the task is there");
         task.stage = Stage::Answered;
-        let (volume, sort, taken, data_out) = (task.volume, task.sort, now.saturating_sub(task.started), task.data_out);
+        let (volume, sort, taken, data_out) = (
+            task.volume,
+            task.sort,
+            now.saturating_sub(task.started),
+            task.data_out,
+        );
         let received = u64::from(task.received());
         if let Some(slot) = self.volumes.get_mut(volume) {
             let counters = &mut slot.counters;
@@ -366,7 +477,12 @@ impl Shard {
             _ if answer.data.is_empty() => DataIn::None,
             _ => DataIn::Bytes(answer.data),
         };
-        let response = Response { status: answer.status, sense: answer.sense, data_in, data_out };
+        let response = Response {
+            status: answer.status,
+            sense: answer.sense,
+            data_in,
+            data_out,
+        };
         self.session(|endpoint, out| endpoint.respond(now, id, response, out));
         self.queue.push_back(Item::Free(id));
     }
@@ -381,7 +497,9 @@ impl Shard {
         let whole = matches!(reset, Reset::TargetWarm | Reset::TargetCold);
         let number = lun_number(lun);
         let concerned = |slot: &&mut super::VolumeSlot| {
-            slot.live && slot.settings.target == target.0 && (whole || Some(slot.settings.lun) == number)
+            slot.live
+                && slot.settings.target == target.0
+                && (whole || Some(slot.settings.lun) == number)
         };
         for slot in self.volumes.iter_mut().filter(concerned) {
             slot.disk.reset(cause, nexus.0);
@@ -389,8 +507,13 @@ impl Shard {
         // A reset takes the mode pages back to their defaults, on both nodes; nobody waits for it.
         for number in 0..self.volumes.len() {
             if let Some((kind, bytes)) = self.volumes[number].disk.take_state() {
-                let operation = lockstep_mirror::operation::Operation::State { kind, bytes: bytes.into() };
-                self.mirror(number, |mirror, out| mirror.submit(now, NOBODY, operation, out));
+                let operation = lockstep_mirror::operation::Operation::State {
+                    kind,
+                    bytes: bytes.into(),
+                };
+                self.mirror(number, |mirror, out| {
+                    mirror.submit(now, NOBODY, operation, out)
+                });
             }
         }
     }
@@ -400,12 +523,17 @@ impl Shard {
         if self.tasks.len() <= slot {
             self.tasks.resize_with(slot + 1, || None);
         }
-        assert!(self.tasks[slot].is_none(), "a task's slot is reused after its response");
+        assert!(
+            self.tasks[slot].is_none(),
+            "a task's slot is reused after its response"
+        );
         self.tasks[slot] = Some(task);
     }
 
     pub(super) fn free_task(&mut self, id: TaskId) {
-        let Some(task) = self.tasks[index(id.slot)].take_if(|task| task.id == id) else { return };
+        let Some(task) = self.tasks[index(id.slot)].take_if(|task| task.id == id) else {
+            return;
+        };
         if let Some(buffer) = task.buffer {
             self.release(buffer);
         }
@@ -415,11 +543,17 @@ impl Shard {
     }
 
     pub(super) fn task(&self, id: TaskId) -> Option<&Task> {
-        self.tasks.get(index(id.slot))?.as_ref().filter(|task| task.id == id)
+        self.tasks
+            .get(index(id.slot))?
+            .as_ref()
+            .filter(|task| task.id == id)
     }
 
     pub(super) fn task_mut(&mut self, id: TaskId) -> Option<&mut Task> {
-        self.tasks.get_mut(index(id.slot))?.as_mut().filter(|task| task.id == id)
+        self.tasks
+            .get_mut(index(id.slot))?
+            .as_mut()
+            .filter(|task| task.id == id)
     }
 
     /// The connection of the task's session may want something else now.
@@ -432,12 +566,17 @@ impl Shard {
     /// Bytes a logical block of the task's volume.
     pub(super) fn block_size(&self, id: TaskId) -> u32 {
         let volume = self.task(id).map_or(usize::MAX, |task| task.volume);
-        self.volumes.get(volume).map_or(512, |slot| slot.settings.spec.block_size)
+        self.volumes
+            .get(volume)
+            .map_or(512, |slot| slot.settings.spec.block_size)
     }
 
     /// The LUNs of a target, ascending.
     pub(super) fn luns_of(&self, target: u32) -> Vec<u8> {
-        self.luns.range((target, 0)..=(target, u8::MAX)).map(|(&(_, lun), _)| lun).collect()
+        self.luns
+            .range((target, 0)..=(target, u8::MAX))
+            .map(|(&(_, lun), _)| lun)
+            .collect()
     }
 
     /// Node number × 256 + portal (see "Identity" in docs/wire-format.md).
