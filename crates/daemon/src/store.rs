@@ -12,6 +12,7 @@ mod write;
 
 pub use disk::{Disk, DiskSpec, Metadata, OpenError};
 pub use work::{IoDone, Machine, Store};
+pub(crate) use write::ZERO_BYTES;
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,453 @@
+//! All connections of a shard: what comes in goes to the shard as it wants it.
+//!
+//! Small wants are met from the connection's inbox, which one receive fills with as much as there
+//! is; of large ones, what the inbox has is copied and the rest is received in place.
+
+use super::connection::{Connection, INBOX_BYTES, Parcel, Phase, Receiving};
+use super::tokens::Owner;
+use lockstep_engine::interface::iscsi::ConnId;
+use lockstep_engine::interface::{Action, Event, Origin, Want};
+use lockstep_engine::shard::Shard;
+use lockstep_mirror::control::Time;
+use lockstep_mirror::operation::BufferId;
+use lockstep_uring::{Arena, Errno, Op, Ring, net};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Connections of a shard: 64 hosts with four sessions, twice that in a failover, the partner's,
+/// and as many again that have not logged in yet. Their inboxes are occupied when first used.
+pub(super) const CONNECTIONS_MAX: u32 = 512;
+/// From here on receiving in place beats copying (measured: about 64 KiB).
+const IN_PLACE_MIN: u32 = 64 << 10;
+/// What a receive into the inbox asks for while large data come in: some headers.
+const APPETITE_MIN: u32 = 4096;
+/// Room that the inbox must have behind what it holds; otherwise that is moved to its start.
+const ROOM_MIN: u32 = 64 << 10;
+/// How long a connection that was told to close may take to send what is queued.
+const FLUSH_TIME: Duration = Duration::from_secs(2);
+/// How long the peer may take to close its side after that.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// What every step on connections works with.
+pub(super) struct Core {
+    pub ring: Ring,
+    pub arena: Arena,
+    pub shard: Shard,
+    pub now: Time,
+    pub actions: Vec<Action>,
+}
+
+impl Core {
+    pub(super) fn event(&mut self, event: Event<'_>) {
+        self.shard.handle(self.now, event, &mut self.actions);
+    }
+}
+
+/// The connections.
+pub(super) struct Links {
+    pub(super) slots: Vec<Slot>,
+    free: Vec<u32>,
+    /// The arena's slot of connection 0's inbox; those of the others follow.
+    first_inbox: u32,
+    touched: Vec<u32>,
+    pub(super) unsent: Vec<u32>,
+    /// Parcels to be used again.
+    pub(super) spare: Vec<Parcel>,
+    /// Buffers that were sent, or will never be, of which the shard must be told.
+    pub(super) released: Vec<BufferId>,
+    closed: Vec<ConnId>,
+    /// A peer that does not read is given up after this time.
+    pub(super) stall: Duration,
+    pub(super) received_bytes: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) sends: u64,
+    pub(super) refused: u64,
+    pub(super) stalled: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Slot {
+    generation: u32,
+    pub(super) connection: Option<Connection>,
+}
+
+impl Links {
+    pub(super) fn new(first_inbox: u32, stall: Duration) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            first_inbox,
+            touched: Vec::new(),
+            unsent: Vec::new(),
+            spare: Vec::new(),
+            released: Vec::new(),
+            closed: Vec::new(),
+            stall,
+            received_bytes: 0,
+            sent_bytes: 0,
+            sends: 0,
+            refused: 0,
+            stalled: 0,
+        }
+    }
+
+    /// Takes a connected socket; closes it if there are too many, or if it is gone already.
+    /// Whether the shard has it now.
+    pub(super) fn insert(&mut self, core: &mut Core, socket: OwnedFd, origin: Origin) -> bool {
+        let patience = net::Patience {
+            unacknowledged: self.stall,
+            idle: Duration::from_secs(5),
+            probes: 3,
+        };
+        let ready = net::set_options(&socket, patience).and_then(|()| net::peer(&socket));
+        let room = !self.free.is_empty() || self.slots.len() < CONNECTIONS_MAX as usize;
+        let (Ok(peer), true) = (ready, room) else {
+            self.refused += 1;
+            return false;
+        };
+        self.admit(core, socket, origin, peer);
+        true
+    }
+
+    fn admit(&mut self, core: &mut Core, socket: OwnedFd, origin: Origin, peer: SocketAddr) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("at most CONNECTIONS_MAX")
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.generation = slot.generation.wrapping_add(1);
+        let id = ConnId {
+            slot: index,
+            generation: slot.generation,
+        };
+        slot.connection = Some(Connection::new(id, Rc::new(socket), core.now));
+        core.event(Event::Connected {
+            conn: id,
+            origin,
+            peer,
+        });
+        self.touch(index);
+    }
+
+    pub(super) fn at(&mut self, index: u32) -> Option<&mut Connection> {
+        self.slots.get_mut(index as usize)?.connection.as_mut()
+    }
+
+    pub(super) fn of(&mut self, conn: ConnId) -> Option<&mut Connection> {
+        self.at(conn.slot)
+            .filter(|connection| connection.id == conn)
+    }
+
+    fn expect(&mut self, index: u32) -> &mut Connection {
+        self.at(index)
+            .expect("a connection stays until the kernel has nothing of it")
+    }
+
+    /// The connection may want something else now.
+    pub(super) fn wake(&mut self, conn: ConnId) {
+        if self.of(conn).is_some() {
+            self.touch(conn.slot);
+        }
+    }
+
+    fn touch(&mut self, index: u32) {
+        let connection = self.expect(index);
+        if !connection.touched {
+            connection.touched = true;
+            self.touched.push(index);
+        }
+    }
+
+    /// Tells the shard what ended, and meets the wants of connections that something happened to.
+    /// False if there was nothing to do.
+    pub(super) fn work(&mut self, core: &mut Core) -> bool {
+        let mut worked = false;
+        while let Some(buffer) = self.released.pop() {
+            core.event(Event::Sent { buffer });
+            worked = true;
+        }
+        while let Some(conn) = self.closed.pop() {
+            core.event(Event::Closed { conn });
+            worked = true;
+        }
+        while let Some(index) = self.touched.pop() {
+            if let Some(connection) = self.at(index) {
+                connection.touched = false;
+                self.feed(core, index);
+                worked = true;
+            }
+        }
+        worked
+    }
+
+    /// Meets the shard's wants as far as the inbox goes, then receives more.
+    fn feed(&mut self, core: &mut Core, index: u32) {
+        let inbox = self.first_inbox + index;
+        let connection = self.expect(index);
+        if connection.receiving.is_some() || connection.phase != Phase::Open {
+            return;
+        }
+        let conn = connection.id;
+        loop {
+            let connection = self.expect(index);
+            let available = connection.end - connection.start;
+            match core.shard.want(conn) {
+                Want::Wait => {
+                    if connection.ended && available == 0 {
+                        self.die(core, index);
+                    }
+                    return;
+                }
+                Want::Bytes(count) if count <= available => {
+                    let bytes = core.arena.bytes(inbox, connection.start, count);
+                    connection.start += count;
+                    core.shard
+                        .handle(core.now, Event::Bytes { conn, bytes }, &mut core.actions);
+                }
+                Want::Bytes(count) => return self.receive(core, index, count),
+                Want::Data { buffer, at, len } => {
+                    let count = available.min(len - connection.got);
+                    let place = at + connection.got;
+                    if count > 0 {
+                        let bytes = core.arena.bytes(inbox, connection.start, count);
+                        connection.crc = crc32c::crc32c_append(connection.crc, bytes);
+                        core.arena
+                            .copy((inbox, connection.start), (buffer.slot, place), count);
+                        connection.start += count;
+                        connection.got += count;
+                    }
+                    let (left, place) = (len - connection.got, at + connection.got);
+                    if left >= IN_PLACE_MIN {
+                        return self.receive_in_place(core, index, buffer.slot, place, left);
+                    } else if left > 0 {
+                        return self.receive(core, index, left);
+                    }
+                    connection.got = 0;
+                    if len < IN_PLACE_MIN {
+                        connection.appetite = (connection.appetite * 2).min(INBOX_BYTES);
+                    }
+                    let crc = std::mem::take(&mut connection.crc);
+                    core.event(Event::Data { conn, crc });
+                }
+                Want::Skip(len) => {
+                    let count = available.min(len - connection.got);
+                    connection.start += count;
+                    connection.got += count;
+                    let left = len - connection.got;
+                    if left > 0 {
+                        return self.receive(core, index, left);
+                    }
+                    connection.got = 0;
+                    core.event(Event::Skipped { conn });
+                }
+            }
+        }
+    }
+
+    /// Receives into the inbox; `wanted`: the inbox shall be able to hold so much together.
+    fn receive(&mut self, core: &mut Core, index: u32, wanted: u32) {
+        let inbox = self.first_inbox + index;
+        let connection = self.expect(index);
+        if connection.ended {
+            return self.die(core, index);
+        }
+        if connection.start == connection.end {
+            (connection.start, connection.end) = (0, 0);
+        } else if INBOX_BYTES - connection.end < ROOM_MIN || INBOX_BYTES - connection.start < wanted
+        {
+            let held = connection.start as usize..connection.end as usize;
+            core.arena
+                .bytes_mut(inbox, 0, connection.end)
+                .copy_within(held, 0);
+            (connection.start, connection.end) = (0, connection.end - connection.start);
+        }
+        let asked = connection
+            .appetite
+            .max(wanted.min(IN_PLACE_MIN))
+            .min(INBOX_BYTES - connection.end);
+        let into = core.arena.lend_mut(inbox, connection.end, asked);
+        let socket = Rc::clone(&connection.socket);
+        let op = Op::Receive {
+            socket,
+            into,
+            all: false,
+            empty: connection.drained,
+        };
+        let op = core.ring.submit(Owner::Receive(index).token(), op);
+        connection.receiving = Some((op, Receiving::Inbox(asked)));
+    }
+
+    /// Receives the rest of a large want into its buffer.
+    fn receive_in_place(&mut self, core: &mut Core, index: u32, slot: u32, at: u32, len: u32) {
+        let connection = self.expect(index);
+        if connection.ended {
+            return self.die(core, index);
+        }
+        connection.appetite = APPETITE_MIN;
+        let into = core.arena.lend_mut(slot, at, len);
+        let socket = Rc::clone(&connection.socket);
+        let op = Op::Receive {
+            socket,
+            into,
+            all: true,
+            empty: connection.drained,
+        };
+        let op = core.ring.submit(Owner::Receive(index).token(), op);
+        connection.receiving = Some((op, Receiving::Buffer { slot, at }));
+    }
+
+    /// A receive has ended.
+    pub(super) fn received(
+        &mut self,
+        core: &mut Core,
+        index: u32,
+        result: Result<u32, Errno>,
+        nonempty: bool,
+    ) {
+        let connection = self.expect(index);
+        let (_, receiving) = connection.receiving.take().expect("one receive at a time");
+        connection.drained = !nonempty;
+        match (connection.phase, result) {
+            (Phase::Dying, _) => self.bury(index),
+            (Phase::Open, Ok(0)) => {
+                connection.ended = true;
+                self.touch(index);
+            }
+            (Phase::Open, Ok(count)) => {
+                match receiving {
+                    Receiving::Inbox(asked) => {
+                        connection.end += count;
+                        if count == asked {
+                            connection.appetite = (connection.appetite * 2).min(INBOX_BYTES);
+                        }
+                    }
+                    Receiving::Buffer { slot, at } => {
+                        connection.got += count;
+                        connection.crc = crc32c::crc32c_append(
+                            connection.crc,
+                            core.arena.bytes(slot, at, count),
+                        );
+                    }
+                }
+                self.received_bytes += u64::from(count);
+                self.touch(index);
+            }
+            (Phase::Open, Err(Errno::INTR | Errno::AGAIN)) => self.touch(index),
+            (Phase::Flushing { .. }, _) => {}
+            (Phase::Lingering { .. }, Ok(1..) | Err(Errno::CANCELED)) => self.discard(core, index),
+            (Phase::Open | Phase::Lingering { .. }, _) => self.die(core, index),
+        }
+    }
+
+    /// The shard wants the connection closed when everything queued was sent.
+    pub(super) fn close(&mut self, core: &mut Core, conn: ConnId) {
+        let Some(connection) = self
+            .of(conn)
+            .filter(|connection| connection.phase == Phase::Open)
+        else {
+            return;
+        };
+        connection.phase = Phase::Flushing {
+            by: core.now + FLUSH_TIME,
+        };
+        // The wanted buffer may be needed elsewhere soon.
+        if let Some((op, Receiving::Buffer { .. })) = connection.receiving {
+            core.ring.cancel(op);
+        }
+        if connection.ended {
+            self.die(core, conn.slot);
+        } else {
+            self.linger(core, conn.slot);
+        }
+    }
+
+    /// If everything is sent: says so to the peer, and waits for its end of the stream. Closing
+    /// with unread data would reset the connection, and what we sent last might be lost.
+    pub(super) fn linger(&mut self, core: &mut Core, index: u32) {
+        let now = core.now;
+        let connection = self.expect(index);
+        if !matches!(connection.phase, Phase::Flushing { .. })
+            || connection.sending.is_some()
+            || !connection.outgoing.is_empty()
+        {
+            return;
+        }
+        net::finish(&*connection.socket);
+        connection.phase = Phase::Lingering {
+            by: now + LINGER_TIME,
+        };
+        if connection.receiving.is_none() {
+            self.discard(core, index);
+        }
+    }
+
+    /// Receives what nobody will look at.
+    fn discard(&mut self, core: &mut Core, index: u32) {
+        let inbox = self.first_inbox + index;
+        let connection = self.expect(index);
+        let into = core.arena.lend_mut(inbox, 0, INBOX_BYTES);
+        let socket = Rc::clone(&connection.socket);
+        let op = Op::Receive {
+            socket,
+            into,
+            all: false,
+            empty: false,
+        };
+        let op = core.ring.submit(Owner::Receive(index).token(), op);
+        connection.receiving = Some((op, Receiving::Inbox(INBOX_BYTES)));
+    }
+
+    /// Ends a connection; its name goes when the kernel has let go of everything.
+    pub(super) fn die(&mut self, core: &mut Core, index: u32) {
+        let connection = self.expect(index);
+        if connection.phase == Phase::Dying {
+            return;
+        }
+        connection.phase = Phase::Dying;
+        net::shut(&*connection.socket);
+        if let Some((op, _)) = connection.receiving {
+            core.ring.cancel(op);
+        }
+        if let Some(sending) = &connection.sending {
+            core.ring.cancel(sending.op);
+        }
+        let never_sent = std::mem::take(&mut connection.outgoing);
+        for parcel in never_sent {
+            self.recycle(parcel);
+        }
+        self.bury(index);
+    }
+
+    pub(super) fn bury(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.connection.as_ref().is_some_and(Connection::is_idle)
+            && let Some(connection) = slot.connection.take()
+        {
+            self.closed.push(connection.id);
+            self.free.push(index);
+        }
+    }
+
+    /// Gives up peers that do not read or do not close. To be called some times a second.
+    pub(super) fn housekeeping(&mut self, core: &mut Core) {
+        for index in 0..u32::try_from(self.slots.len()).expect("at most CONNECTIONS_MAX") {
+            let Some(connection) = self.slots[index as usize].connection.as_ref() else {
+                continue;
+            };
+            let overdue = match connection.phase {
+                Phase::Flushing { by } | Phase::Lingering { by } => by <= core.now,
+                Phase::Open | Phase::Dying => false,
+            };
+            let stalled =
+                connection.sending.is_some() && connection.progress + self.stall <= core.now;
+            if stalled && connection.phase == Phase::Open {
+                self.stalled += 1;
+            }
+            if overdue || stalled {
+                self.die(core, index);
+            }
+        }
+    }
+}
