@@ -11,6 +11,7 @@ mod work;
 mod write;
 
 pub use disk::{Disk, DiskSpec, Metadata, OpenError};
+pub(crate) use disk::{kind_of_path, lock, open_image};
 pub use work::{IoDone, Machine, Store};
 pub(crate) use write::ZERO_BYTES;
 

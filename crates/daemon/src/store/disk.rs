@@ -207,7 +207,7 @@ impl Metadata {
     }
 }
 
-pub(crate) fn open(path: &Path, extra: OFlags) -> Result<OwnedFd, OpenError> {
+fn open(path: &Path, extra: OFlags) -> Result<OwnedFd, OpenError> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | extra;
     rustix::fs::open(path, flags, Mode::empty()).map_err(|error| match error {
         Errno::NOENT => OpenError::Missing { path: path.into() },
@@ -227,6 +227,13 @@ pub(crate) fn open_image(path: &Path, extra: OFlags) -> Result<(OwnedFd, Kind), 
         }
         kind => Ok((image, kind)),
     }
+}
+
+/// What is at a path; `None` if nothing that could be an image.
+pub(crate) fn kind_of_path(path: &Path) -> Option<Kind> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty()).ok()?;
+    file::kind(&file).ok()
 }
 
 fn kind_of(file: &OwnedFd, path: &Path) -> Result<Kind, OpenError> {
@@ -249,7 +256,7 @@ pub(crate) fn lock(file: &OwnedFd, path: &Path, patience: Duration) -> Result<()
     }
 }
 
-pub(crate) fn failed(path: &Path, doing: &'static str) -> impl FnOnce(Errno) -> OpenError {
+fn failed(path: &Path, doing: &'static str) -> impl FnOnce(Errno) -> OpenError {
     move |error| OpenError::Failed {
         path: path.into(),
         doing,
