@@ -42,7 +42,14 @@ pub enum Want {
     Bytes(u32),
     /// This many bytes of a task's data, put by the driver at `offset` of the task's buffer;
     /// then `data` with their CRC32C. Padding and digest are wanted separately, as `Bytes`.
-    Data { task: TaskId, offset: u32, len: u32 },
+    Data {
+        /// The task.
+        task: TaskId,
+        /// Offset in the buffer of the task, bytes.
+        offset: u32,
+        /// Bytes.
+        len: u32,
+    },
     /// This many bytes that nobody needs; then `skipped`.
     Skip(u32),
     /// Nothing for now: the socket stays unread until something changes.
@@ -68,9 +75,13 @@ pub enum Body {
     /// A piece of the task's buffer. The driver adds padding to 4 bytes and, if `digest`, the
     /// CRC32C of data and padding.
     Data {
+        /// The task.
         task: TaskId,
+        /// Offset in the buffer of the task, bytes.
         offset: u32,
+        /// Bytes.
         len: u32,
+        /// A data digest goes out behind the data.
         digest: bool,
     },
 }
@@ -102,7 +113,10 @@ pub struct Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
     /// ABORT TASK SET and CLEAR TASK SET: no reset, tasks only (the flag: tell other nexuses 2F/00).
-    TaskSet { others: bool },
+    TaskSet {
+        /// Other nexuses are affected too.
+        others: bool,
+    },
     /// LOGICAL UNIT RESET.
     LogicalUnit,
     /// TARGET WARM RESET.
@@ -116,41 +130,74 @@ pub enum Reset {
 pub enum Output {
     /// Send a PDU; those of one connection go out in this order.
     Send {
+        /// The connection.
         conn: ConnId,
+        /// Its header.
         head: Head,
+        /// What follows.
         body: Body,
     },
     /// Close the connection once everything before has been sent.
-    Close { conn: ConnId },
+    Close {
+        /// The connection.
+        conn: ConnId,
+    },
     /// A new command: the engine answers with `Endpoint::expect_data` (a place for its data is
     /// ready) or `Endpoint::respond`.
     Command(Command),
     /// All data that the engine asked for is in its buffer. `crc`: CRC32C of all of it.
-    DataIn { task: TaskId, crc: u32 },
+    DataIn {
+        /// The task.
+        task: TaskId,
+        /// CRC32C of the data.
+        crc: u32,
+    },
     /// The task was aborted: the engine answers with `Endpoint::dropped`, or with `respond` if it
     /// is too late; but only when no write of it is in progress or can ever begin.
-    Abort { task: TaskId },
+    Abort {
+        /// The task.
+        task: TaskId,
+    },
     /// Tell the logical units. Tasks that end with it come as `Abort` before.
     Reset {
+        /// The session.
         nexus: NexusId,
+        /// Its target.
         target: TargetId,
+        /// The LUN field of the request.
         lun: [u8; 8],
+        /// What was asked for.
         reset: Reset,
     },
     /// A session entered full feature phase.
     NexusUp {
+        /// The session.
         nexus: NexusId,
+        /// Its target.
         target: TargetId,
+        /// The connection.
         conn: ConnId,
+        /// InitiatorName, in lower case.
         initiator: String,
+        /// The initiator's part of the session name.
         isid: [u8; 6],
+        /// Index of the portal it came through.
         portal: u16,
+        /// Where it comes from.
         peer: SocketAddr,
     },
     /// A session ended; its tasks came as `Abort` before.
-    NexusDown { nexus: NexusId, target: TargetId },
+    NexusDown {
+        /// The session.
+        nexus: NexusId,
+        /// Its target.
+        target: TargetId,
+    },
     /// Something an operator may want to read (a refused login and why), already rate-limited.
-    Note { text: String },
+    Note {
+        /// One sentence.
+        text: String,
+    },
 }
 
 /// Data that goes to the initiator with a response.
@@ -162,7 +209,10 @@ pub enum DataIn {
     Bytes(Vec<u8>),
     /// The first `len` bytes of the task's buffer. `len` is what the CDB asked for; the layer
     /// cuts it to the expected length and sets the residual.
-    Buffer { len: u32 },
+    Buffer {
+        /// Bytes.
+        len: u32,
+    },
 }
 
 /// How a command ended.

@@ -108,14 +108,6 @@ impl Login {
         self.isid
     }
 
-    pub(crate) fn tsih(&self) -> u16 {
-        self.tsih
-    }
-
-    pub(crate) fn cid(&self) -> u16 {
-        self.cid
-    }
-
     /// The initiator's name as far as it is known, for reports.
     pub(crate) fn initiator(&self) -> &str {
         self.names.initiator.as_deref().unwrap_or("unnamed")

@@ -62,6 +62,11 @@ impl Endpoint {
         if self.stopping.is_some() {
             return Err(Refusal::Stopping);
         }
+        // Sessions that can't end (their tasks hang in a dead disk) must not pile up.
+        let limit = self.settings.max_connections as usize * 2;
+        if self.sessions.iter().flatten().count() >= limit {
+            return Err(Refusal::OutOfResources);
+        }
         let same = self.same_name(conn);
         let tsih = request.tsih.get();
         if tsih == 0 {
