@@ -54,13 +54,21 @@ impl Extent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// New contents for an extent. `fua`: durable before it is answered, whatever the cache mode.
-    Write { extent: Extent, payload: Payload, fua: bool },
+    Write {
+        extent: Extent,
+        payload: Payload,
+        fua: bool,
+    },
     /// Zeroes. At most [`MAX_RANGE_BYTES`] long; longer requests are cut by the caller.
     Zero { extent: Extent, fua: bool },
     /// The contents are no longer needed; they read as zeroes afterwards. Bounded like `Zero`.
     Discard { extent: Extent },
     /// Reserved on the wire and in the metadata for the atomic test-and-set command.
-    CompareAndWrite { extent: Extent, compare: Payload, write: Payload },
+    CompareAndWrite {
+        extent: Extent,
+        compare: Payload,
+        write: Payload,
+    },
     /// A change of the SCSI state that both nodes hold (mode pages now, reservations later).
     State { kind: u16, bytes: Box<[u8]> },
 }
@@ -71,3 +79,39 @@ pub const MAX_RANGE_BYTES: u64 = 64 << 20;
 pub const MAX_WRITE_BYTES: u32 = 1 << 20;
 /// The longest `State` in bytes.
 pub const MAX_STATE_BYTES: usize = 64 << 10;
+
+impl Operation {
+    /// The bytes of the volume that it changes; none for `State`.
+    #[must_use]
+    pub const fn extent(&self) -> Option<Extent> {
+        match self {
+            Self::Write { extent, .. }
+            | Self::Zero { extent, .. }
+            | Self::Discard { extent }
+            | Self::CompareAndWrite { extent, .. } => Some(*extent),
+            Self::State { .. } => None,
+        }
+    }
+
+    /// The buffers that it names.
+    #[must_use]
+    pub const fn buffers(&self) -> [Option<BufferId>; 2] {
+        match self {
+            Self::Write { payload, .. } => [Some(payload.buffer), None],
+            Self::CompareAndWrite { compare, write, .. } => {
+                [Some(compare.buffer), Some(write.buffer)]
+            }
+            Self::Zero { .. } | Self::Discard { .. } | Self::State { .. } => [None, None],
+        }
+    }
+
+    /// How many bytes of blocks it carries.
+    #[must_use]
+    pub const fn carried(&self) -> u64 {
+        match self {
+            Self::Write { payload, .. } => payload.len as u64,
+            Self::CompareAndWrite { compare, write, .. } => compare.len as u64 + write.len as u64,
+            Self::Zero { .. } | Self::Discard { .. } | Self::State { .. } => 0,
+        }
+    }
+}

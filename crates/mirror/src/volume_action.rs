@@ -50,13 +50,28 @@ pub enum VolumeAction {
     Io { id: IoId, io: Io },
     /// Send a frame on a data channel, in order with those before on the same channel. The
     /// engine keeps the blocks alive until they are sent.
-    Send { channel: ChannelId, fields: Fields, body: FrameBody },
+    Send {
+        channel: ChannelId,
+        fields: Fields,
+        body: FrameBody,
+    },
     /// An initiator's operation, read or flush has ended.
-    Complete { ticket: Ticket, result: Result<(), Refusal> },
+    Complete {
+        ticket: Ticket,
+        result: Result<(), Refusal>,
+    },
     /// The mirror needs this buffer no longer (one `Release` for each buffer it was given).
     Release { buffer: BufferId },
     /// The mirror needs a buffer of `len` bytes; `Volume::buffer` brings it, perhaps much later.
     NeedBuffer { request: u64, len: u32 },
+    /// A State operation of either node is committed: apply it to the SCSI layer. The same one
+    /// may come again after a change of configuration.
+    State {
+        /// Which part of the SCSI state; the SCSI layer's number.
+        kind: u16,
+        /// What it is now.
+        bytes: Box<[u8]>,
+    },
     /// A word for `Node`.
     Tell(FromVolume),
 }

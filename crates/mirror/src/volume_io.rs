@@ -14,10 +14,18 @@ pub struct IoId(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Io {
     /// Disk to buffer, starting `at` bytes into the buffer.
-    Read { extent: Extent, buffer: BufferId, at: u32 },
+    Read {
+        extent: Extent,
+        buffer: BufferId,
+        at: u32,
+    },
     /// Buffer to disk. The driver checks `payload.crc` just before it writes.
     /// `durable`: stable storage has it before completion (FUA or a flush).
-    Write { offset: u64, payload: Payload, durable: bool },
+    Write {
+        offset: u64,
+        payload: Payload,
+        durable: bool,
+    },
     /// Zeroes to disk; `durable` as above.
     Zero { extent: Extent, durable: bool },
     /// Discard; reads as zeroes afterwards.
@@ -31,13 +39,33 @@ pub enum Io {
     /// CRC32C of a piece of a buffer.
     Crc { buffer: BufferId, at: u32, len: u32 },
     /// Hashes of consecutive pieces of `piece` bytes: 16 bytes each (truncated SHA-256).
-    Hash { buffer: BufferId, at: u32, len: u32, piece: u32 },
+    Hash {
+        buffer: BufferId,
+        at: u32,
+        len: u32,
+        piece: u32,
+    },
     /// First byte at which two pieces of the same length differ.
-    Compare { left: BufferId, left_at: u32, right: BufferId, right_at: u32, len: u32 },
+    Compare {
+        left: BufferId,
+        left_at: u32,
+        right: BufferId,
+        right_at: u32,
+        len: u32,
+    },
     /// Repeats the first `pattern` bytes at `at` until `len` bytes are filled.
-    Fill { buffer: BufferId, at: u32, pattern: u32, len: u32 },
+    Fill {
+        buffer: BufferId,
+        at: u32,
+        pattern: u32,
+        len: u32,
+    },
     /// Puts bytes into a buffer.
-    Put { buffer: BufferId, at: u32, bytes: Box<[u8]> },
+    Put {
+        buffer: BufferId,
+        at: u32,
+        bytes: Box<[u8]>,
+    },
 }
 
 /// What an [`Io`] brought.

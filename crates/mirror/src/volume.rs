@@ -1,0 +1,387 @@
+//! The data path of one mirrored volume: takes initiators' operations, gives them their order,
+//! applies them here and at the partner, and says when they are done. Pure: disk, partner and
+//! `Node` are actions and events. Who may serve is `Node`'s decision; this file only obeys.
+//!
+//! ```text
+//!  New ──Open──► Opening ──► Idle ──Serve──► Settling ──┬──► Alone (may be a resync's source)
+//!                             │                 ▲       └──► Paired (owner or replica)
+//!                             └──Follow──► Target ──Serve joined──┘
+//!  any ──write or flush failed──► Failed            any ──Close──► Closing ──► Closed
+//! ```
+//! Each event does its own work and then calls `pump`, which looks at everything that may go on:
+//! nothing waits for an edge that might never come.
+
+mod admission;
+mod clock;
+mod counts;
+mod flushes;
+mod forwards;
+mod frames;
+mod intake;
+mod links;
+mod metadata;
+mod orders;
+mod owner;
+mod reads;
+mod replica;
+mod running;
+mod settle;
+mod source;
+mod stage;
+mod target;
+#[cfg(test)]
+mod tests;
+mod turn;
+mod window;
+
+pub use counts::{Counts, ResyncStatus, VolumeStatus};
+
+use crate::control::{FromVolume, Incarnation, Time, ToVolume, VolumeSpec};
+use crate::dirty::Dirty;
+use crate::fields::Fields;
+use crate::intents::{Intents, MAX_SET};
+use crate::operation::{BufferId, Extent, Operation};
+use crate::volume_action::{ChannelId, FrameBody, Refusal, Ticket, VolumeAction};
+use crate::volume_io::{Io, IoError, IoId, Value};
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use flushes::Flush;
+use forwards::Forwarded;
+use intake::Intake;
+use links::Links;
+use owner::Verdict;
+use reads::Reads;
+use running::Running;
+use stage::Stage;
+use turn::Turn;
+use window::Window;
+
+/// Most operations of one volume that are sequenced and not committed, and most forwards without
+/// an answer: enough for eight sessions of queue depth 128, and the bound of everything that is
+/// remembered to drop duplicates.
+pub const MAX_IN_FLIGHT: u64 = 1024;
+/// Most bytes of blocks in those operations: what is resent when a channel dies.
+pub const MAX_BYTES_IN_FLIGHT: u64 = 64 << 20;
+/// A write that was not sequenced within this time never will be: an initiator may have given up
+/// its path, and what it writes next elsewhere must not be overwritten.
+pub const DROP_AGE: Time = Time::from_secs(4);
+/// An operation that waits longer for the partner is late.
+pub const LATE_AFTER: Time = Time::from_secs(5);
+
+/// What an I/O was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    /// The local application of the operation of that number.
+    Apply(u64),
+    Read(u64),
+    /// Our half of a flush.
+    Flush(u64),
+    /// A flush that the partner asked for.
+    PartnerFlush {
+        id: u64,
+        channel: ChannelId,
+    },
+    Intents,
+    Dirty,
+    /// Loading or formatting the metadata area.
+    Opening,
+    Settling,
+    Closing,
+    /// A step of a resync, at the source.
+    Step(u64),
+    /// A comparison at the target.
+    Comparison(u64),
+}
+
+/// The data path of one volume on this node.
+pub struct Volume {
+    spec: VolumeSpec,
+    stage: Stage,
+    /// Nothing is admitted or acknowledged until the next `Serve`.
+    suspended: bool,
+    drain: Option<orders::Drain>,
+    wanted_told: bool,
+    /// The configuration whose numbers are in use, also a source's that is followed.
+    epoch: u64,
+    lineage: u64,
+    partner_incarnation: Option<Incarnation>,
+    links: Links,
+    intake: Intake,
+    running: BTreeMap<u64, Running>,
+    bytes_running: u64,
+    next_seq: u64,
+    /// Numbers received from the owner or source.
+    received: Window,
+    /// What was decided of the partner's forwards.
+    verdicts: BTreeMap<u64, Verdict>,
+    forwards: BTreeMap<u64, Forwarded>,
+    bytes_forwarded: u64,
+    next_forward: u64,
+    /// Applied before this configuration, answered once it is in force.
+    inherited: Vec<Ticket>,
+    reads: Reads,
+    flushes: BTreeMap<u64, Flush>,
+    next_flush: u64,
+    ios: BTreeMap<u64, Use>,
+    next_io: u64,
+    /// Writes to the data area that have not ended, of whatever epoch.
+    applying: usize,
+    awaiting_intent: BTreeSet<u64>,
+    /// Behind an overlapping operation, or waiting until there is room among the intents.
+    stalled: BTreeSet<u64>,
+    intents: Intents,
+    dirty: Dirty,
+    cleaning: metadata::Cleaning,
+    /// The partner's newest heartbeat token, and when it came.
+    token: (u64, Time),
+    /// The last State operation of each kind: what a joining partner is given.
+    states: BTreeMap<u16, Box<[u8]>>,
+    attempts: u64,
+    next_request: u64,
+    tick_at: Option<Time>,
+    counts: Counts,
+}
+
+impl Volume {
+    /// A volume that has not been opened.
+    #[must_use]
+    pub fn new(spec: VolumeSpec) -> Self {
+        assert!(
+            spec.size > 0 && spec.size.is_multiple_of(u64::from(spec.block_size)),
+            "a volume has whole blocks"
+        );
+        Self {
+            spec,
+            stage: Stage::New,
+            suspended: false,
+            drain: None,
+            wanted_told: false,
+            epoch: 0,
+            lineage: 0,
+            partner_incarnation: None,
+            links: Links::default(),
+            intake: Intake::default(),
+            running: BTreeMap::new(),
+            bytes_running: 0,
+            next_seq: 1,
+            received: Window::default(),
+            verdicts: BTreeMap::new(),
+            forwards: BTreeMap::new(),
+            bytes_forwarded: 0,
+            next_forward: 1,
+            inherited: Vec::new(),
+            reads: Reads::default(),
+            flushes: BTreeMap::new(),
+            next_flush: 1,
+            ios: BTreeMap::new(),
+            next_io: 1,
+            applying: 0,
+            awaiting_intent: BTreeSet::new(),
+            stalled: BTreeSet::new(),
+            intents: Intents::new(spec.id, spec.size, MAX_SET),
+            dirty: Dirty::new(spec.id, spec.size),
+            cleaning: metadata::Cleaning::default(),
+            token: (0, Time::ZERO),
+            states: BTreeMap::new(),
+            attempts: 0,
+            next_request: 1,
+            tick_at: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// `Node` gives an order.
+    pub fn order(&mut self, now: Time, order: ToVolume, out: &mut Vec<VolumeAction>) {
+        let turn = &mut Turn { now, out };
+        self.obey(order, turn);
+        self.pump(turn);
+    }
+
+    /// An initiator's Write, Zero, Discard or State. The volume takes over one reference to each
+    /// buffer named and gives it back with `Release`.
+    pub fn submit(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        operation: Operation,
+        out: &mut Vec<VolumeAction>,
+    ) {
+        let turn = &mut Turn { now, out };
+        self.take_in(ticket, operation, turn);
+        self.pump(turn);
+    }
+
+    /// An initiator's read into `buffer` from `at` on. The buffer stays the caller's.
+    pub fn read(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        extent: Extent,
+        buffer: BufferId,
+        at: u32,
+        out: &mut Vec<VolumeAction>,
+    ) {
+        let turn = &mut Turn { now, out };
+        self.take_read(ticket, extent, buffer, at, turn);
+        self.pump(turn);
+    }
+
+    /// An initiator's SYNCHRONIZE CACHE.
+    pub fn flush(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
+        let turn = &mut Turn { now, out };
+        self.take_flush(ticket, turn);
+        self.pump(turn);
+    }
+
+    /// Ends what has this ticket, if that is still possible. A `Complete` always follows (or came
+    /// before): `Aborted` if it was never sequenced, else its real end.
+    pub fn cancel(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
+        let turn = &mut Turn { now, out };
+        self.cancel_ticket(ticket, turn);
+        self.pump(turn);
+    }
+
+    /// An I/O has ended.
+    pub fn io_done(
+        &mut self,
+        now: Time,
+        id: IoId,
+        result: Result<Value, IoError>,
+        out: &mut Vec<VolumeAction>,
+    ) {
+        let turn = &mut Turn { now, out };
+        let Some(purpose) = self.ios.remove(&id.0) else {
+            return;
+        };
+        match purpose {
+            Use::Apply(seq) => self.applied(seq, &result, turn),
+            Use::Read(read) => self.read_done(read, &result, turn),
+            Use::Flush(flush) => self.flushed_here(flush, &result, turn),
+            Use::PartnerFlush { id, channel } => {
+                self.flushed_for_partner(id, channel, &result, turn)
+            }
+            Use::Intents => self.intents_written(&result, turn),
+            Use::Dirty => self.dirty_written(&result, turn),
+            Use::Opening => self.opening_done(result, turn),
+            Use::Settling => self.settle_flushed(&result, turn),
+            Use::Closing => self.close_flushed(&result, turn),
+            Use::Step(step) => self.step_done(step, result, turn),
+            Use::Comparison(step) => self.comparison_done(step, result, turn),
+        }
+        self.pump(turn);
+    }
+
+    /// The answer to `NeedBuffer`: one reference to a buffer of the length asked for.
+    pub fn buffer(
+        &mut self,
+        now: Time,
+        request: u64,
+        buffer: BufferId,
+        out: &mut Vec<VolumeAction>,
+    ) {
+        let turn = &mut Turn { now, out };
+        self.buffer_came(request, buffer, turn);
+        self.pump(turn);
+    }
+
+    /// A data connection to the partner is up; its hello named the partner's run.
+    pub fn channel_up(
+        &mut self,
+        now: Time,
+        channel: ChannelId,
+        partner_incarnation: Incarnation,
+        out: &mut Vec<VolumeAction>,
+    ) {
+        let turn = &mut Turn { now, out };
+        self.link_up(channel, partner_incarnation, turn);
+        self.pump(turn);
+    }
+
+    /// A data connection is gone, with whatever was still on it.
+    pub fn channel_down(&mut self, now: Time, channel: ChannelId, out: &mut Vec<VolumeAction>) {
+        let turn = &mut Turn { now, out };
+        self.link_down(channel, turn);
+        self.pump(turn);
+    }
+
+    /// A frame of a kind below 0x100 came. With blocks the volume takes over one reference.
+    pub fn frame(
+        &mut self,
+        now: Time,
+        channel: ChannelId,
+        fields: Fields,
+        body: FrameBody,
+        out: &mut Vec<VolumeAction>,
+    ) {
+        let turn = &mut Turn { now, out };
+        self.receive(channel, &fields, body, turn);
+        self.pump(turn);
+    }
+
+    /// The newest heartbeat token of the partner and when it came. A token is the partner's own
+    /// boot time in microseconds when it sent the heartbeat.
+    pub fn token(&mut self, token: u64, received: Time) {
+        if (token, received) > self.token {
+            self.token = (token, received);
+        }
+    }
+
+    /// A deadline has passed, or nothing in particular.
+    pub fn timer(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
+        let turn = &mut Turn { now, out };
+        self.look_around(turn);
+        self.pump(turn);
+    }
+
+    /// When `timer` is to be called at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.tick_at
+    }
+
+    /// Goes on with whatever can go on.
+    fn pump(&mut self, turn: &mut Turn<'_>) {
+        self.advance(turn);
+        self.admit(turn);
+        self.start_flushes(turn);
+        self.read_again(turn);
+        self.write_metadata(turn);
+        self.tell_wanted(turn);
+        self.plan_tick(turn.now);
+    }
+
+    fn start_io(&mut self, purpose: Use, io: Io, turn: &mut Turn<'_>) {
+        let id = self.next_io;
+        self.next_io += 1;
+        self.ios.insert(id, purpose);
+        turn.out.push(VolumeAction::Io { id: IoId(id), io });
+    }
+
+    fn release(operation: &Operation, turn: &mut Turn<'_>) {
+        for buffer in operation.buffers().into_iter().flatten() {
+            turn.out.push(VolumeAction::Release { buffer });
+        }
+    }
+
+    /// A write or flush failed: what this disk holds is suspect, and nothing is tried again.
+    /// Everything is answered, and nothing more is said to the partner.
+    fn fail(&mut self, turn: &mut Turn<'_>) {
+        if matches!(self.stage, Stage::Failed) {
+            return;
+        }
+        let refusal = self.failure_refusal();
+        self.stage = Stage::Failed;
+        self.end_everything(refusal, turn);
+        turn.tell(FromVolume::DiskFailed);
+    }
+
+    /// With another path to the data an initiator must not hear of a hardware error.
+    const fn failure_refusal(&self) -> Refusal {
+        match &self.stage {
+            Stage::Alone(_) => Refusal::Failed,
+            _ if self.spec.partner.is_none() => Refusal::Failed,
+            _ => Refusal::NotServed,
+        }
+    }
+}

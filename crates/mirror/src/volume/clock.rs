@@ -1,0 +1,112 @@
+//! Time: one coarse tick while there is anything to look after, and a few exact deadlines.
+
+use super::metadata::IDLE_AFTER;
+use super::running::{Local, Origin};
+use super::stage::{Role, Stage};
+use super::turn::Turn;
+use super::{LATE_AFTER, Volume};
+use crate::control::{FromVolume, Time};
+use alloc::vec::Vec;
+
+/// How often a busy volume looks at ages: fine enough for limits of seconds.
+const TICK: Time = Time::from_millis(100);
+
+impl Volume {
+    /// Looks at everything that depends on time.
+    pub(super) fn look_around(&mut self, turn: &mut Turn<'_>) {
+        if self.tick_at.is_some_and(|at| at > turn.now) {
+            return;
+        }
+        self.tick_at = None;
+        self.reads.stirred = true;
+        self.drop_aged(turn);
+        if self.role() == Role::Replica || self.suspended {
+            self.give_up_on_forwards(turn);
+        }
+        self.ask_about_old(turn);
+        self.tell_late(turn);
+        self.start_cleaning(turn);
+        self.tell_progress(turn);
+    }
+
+    /// A replica that hears nothing of what it applied asks, so that its intents can be cleared.
+    fn ask_about_old(&mut self, turn: &mut Turn<'_>) {
+        if self.role() != Role::Replica {
+            return;
+        }
+        let before = turn.now.saturating_sub(LATE_AFTER);
+        let old: Vec<u64> = self
+            .running
+            .iter()
+            .filter(|(_, running)| running.local == Local::Done && running.since < before)
+            .map(|(seq, _)| *seq)
+            .collect();
+        for seq in old {
+            self.ask_committed(seq, turn);
+        }
+    }
+
+    /// Told at every tick as long as something waits for the partner too long.
+    fn tell_late(&self, turn: &mut Turn<'_>) {
+        if self.suspended {
+            return;
+        }
+        let before = turn.now.saturating_sub(LATE_AFTER);
+        let old = |origin: &Origin| match self.role() {
+            Role::Owner | Role::Alone => true,
+            // The owner's own operations wait for nothing at the replica.
+            Role::Replica => matches!(origin, Origin::Here(_)),
+            Role::Out | Role::Target => false,
+        };
+        let late =
+            self.running.values().any(|running| {
+                !running.confirmed && running.since < before && old(&running.origin)
+            }) || self
+                .forwards
+                .values()
+                .any(|forwarded| forwarded.since < before)
+                || self.late_flush(before)
+                || self.source().is_some_and(|source| source.late(before));
+        if late {
+            turn.tell(FromVolume::Late);
+        }
+    }
+
+    pub(super) fn plan_tick(&mut self, now: Time) {
+        let busy = self.intake.len() > 0
+            || !self.running.is_empty()
+            || !self.forwards.is_empty()
+            || !self.flushes.is_empty()
+            || !self.inherited.is_empty()
+            || self.reads.wait()
+            || self.source().is_some();
+        let next = if busy {
+            Some(now + TICK)
+        } else if self.spec.partner.is_some()
+            && matches!(self.role(), Role::Alone | Role::Owner | Role::Replica)
+        {
+            self.intents
+                .idle_since()
+                .map(|since| (since + IDLE_AFTER).max(now + TICK))
+        } else {
+            None
+        };
+        // A tick that is planned already is never put off.
+        self.tick_at = [self.tick_at.filter(|at| *at > now), next, self.exact(now)]
+            .into_iter()
+            .flatten()
+            .min();
+    }
+
+    fn exact(&self, now: Time) -> Option<Time> {
+        let not_before = match &self.stage {
+            Stage::Alone(alone) => Some(alone.not_before),
+            _ => None,
+        };
+        [not_before, self.drain_deadline()]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
+    }
+}

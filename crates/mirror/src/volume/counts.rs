@@ -1,0 +1,105 @@
+//! Plain numbers about a volume's data path, for status and metrics.
+
+use super::Volume;
+use super::stage::Stage;
+
+/// Counted since the volume was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Operations given a number here.
+    pub sequenced: u64,
+    /// Operations applied for an owner or source.
+    pub replicated: u64,
+    /// Operations forwarded to the owner.
+    pub forwarded: u64,
+    /// Forwards that this owner refused.
+    pub refused: u64,
+    /// Operations dropped unsequenced because of their age.
+    pub aged: u64,
+    /// Frames sent again because their channel died.
+    pub resent: u64,
+    /// Frames that had come before.
+    pub duplicates: u64,
+    /// Frames of another epoch, run or attempt.
+    pub stale: u64,
+    /// Frames that an honest partner does not send.
+    pub bad_frames: u64,
+    /// Reads done again because a write came between.
+    pub reread: u64,
+    /// Writes of intents and of dirty pages.
+    pub metadata_writes: u64,
+}
+
+/// A copy under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResyncStatus {
+    /// Whether this node is the source.
+    pub source: bool,
+    /// Bytes still dirty (source only).
+    pub dirty: u64,
+    /// Bytes compared or copied in this attempt (source only).
+    pub done: u64,
+    /// Whether everything is copied and the partner may join.
+    pub ready: bool,
+}
+
+/// How a volume's data path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeStatus {
+    /// One word for the state: `closed`, `opening`, `idle`, `settling`, `alone`, `owner`,
+    /// `replica`, `target`, `failed`.
+    pub state: &'static str,
+    /// Whether `Suspend` holds everything.
+    pub suspended: bool,
+    /// Epoch in force, or 0.
+    pub epoch: u64,
+    /// Operations sequenced (or received) and not finished.
+    pub running: usize,
+    /// Operations not sequenced yet.
+    pub waiting: usize,
+    /// Operations that wait for the owner's answer.
+    pub forwards: usize,
+    /// Reads in progress or waiting.
+    pub reads: usize,
+    /// Data channels to the partner, and those agreed on this configuration.
+    pub channels: (usize, usize),
+    /// Bytes that the partner may lack.
+    pub dirty: u64,
+    /// Regions with a set intent.
+    pub intents: usize,
+    /// A copy, if one is under way.
+    pub resync: Option<ResyncStatus>,
+    /// Counters.
+    pub counts: Counts,
+}
+
+impl Volume {
+    /// Plain numbers for status and metrics.
+    #[must_use]
+    pub fn status(&self) -> VolumeStatus {
+        VolumeStatus {
+            state: match &self.stage {
+                Stage::New | Stage::Closing(_) | Stage::Closed => "closed",
+                Stage::Opening(_) => "opening",
+                Stage::Idle => "idle",
+                Stage::Settling(_) => "settling",
+                Stage::Alone(_) => "alone",
+                Stage::Paired(paired) if paired.owner => "owner",
+                Stage::Paired(_) => "replica",
+                Stage::Target(_) => "target",
+                Stage::Failed => "failed",
+            },
+            suspended: self.suspended,
+            epoch: self.epoch,
+            running: self.running.len(),
+            waiting: self.intake.len(),
+            forwards: self.forwards.len(),
+            reads: self.reads.len(),
+            channels: self.links.counts(),
+            dirty: self.dirty.bytes(),
+            intents: self.intents.count(),
+            resync: self.resync_status(),
+            counts: self.counts,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Frames from the partner: what is stale or malformed is dropped, the rest goes where it belongs.
+
+use super::Volume;
+use super::stage::Role;
+use super::turn::Turn;
+use crate::data_frame::{self, DataFrame};
+use crate::fields::Fields;
+use crate::volume_action::{ChannelId, FrameBody};
+
+impl Volume {
+    pub(super) fn receive(
+        &mut self,
+        channel: ChannelId,
+        fields: &Fields,
+        body: FrameBody,
+        turn: &mut Turn<'_>,
+    ) {
+        let blocks = data_frame::blocks(&body);
+        let frame = match DataFrame::decode(fields, body, &self.spec) {
+            Ok(frame) if self.is_current(channel, fields, &frame) => Some(frame),
+            Ok(_) => {
+                self.counts.stale += 1;
+                None
+            }
+            Err(_) => {
+                self.counts.bad_frames += 1;
+                None
+            }
+        };
+        match frame {
+            Some(frame) => self.act_on(channel, frame, turn),
+            None => {
+                if let Some(payload) = blocks {
+                    turn.release(payload.buffer);
+                }
+            }
+        }
+    }
+
+    /// Of this epoch and lineage, from the partner's right run, on a channel where both agreed.
+    fn is_current(&self, channel: ChannelId, fields: &Fields, frame: &DataFrame) -> bool {
+        let (epoch, incarnation) = data_frame::sender(fields);
+        let right_run = self.links.incarnation(channel) == Some(incarnation)
+            && self.partner_incarnation == Some(incarnation);
+        let agreed = match frame {
+            DataFrame::Ready { lineage, .. } => *lineage == self.lineage,
+            _ => self.links.is_ready(channel) && self.attempt().is_some(),
+        };
+        epoch == self.epoch && right_run && agreed
+    }
+
+    fn act_on(&mut self, channel: ChannelId, frame: DataFrame, turn: &mut Turn<'_>) {
+        use Role::{Alone, Owner, Replica, Target};
+        match (self.role(), frame) {
+            (
+                _,
+                DataFrame::Ready {
+                    answer, attempt, ..
+                },
+            ) => self.ready_came(channel, answer, attempt, turn),
+
+            (
+                Replica | Target,
+                DataFrame::Apply {
+                    seq,
+                    low,
+                    operation,
+                },
+            ) => {
+                self.committed_below(low, turn);
+                self.apply_for_partner(seq, operation, channel, turn);
+            }
+            (Replica, DataFrame::Grant { seq, id, low }) => {
+                self.committed_below(low, turn);
+                self.granted(seq, id, channel, turn);
+            }
+            (Replica, DataFrame::Done { seq }) => self.committed(seq, turn),
+            (Replica, DataFrame::Refused { id }) => self.refused(id, turn),
+            (Replica, DataFrame::Committed { seq, low }) => {
+                self.committed_below(low, turn);
+                self.committed(seq, turn);
+            }
+            (Replica, DataFrame::Latest { id, seq }) => self.latest(id, seq),
+
+            (Owner | Alone, DataFrame::Stored { seq }) => self.confirm(seq, turn),
+            (
+                Owner,
+                DataFrame::Forward {
+                    id,
+                    token,
+                    operation,
+                },
+            ) => self.take_forward(id, token, operation, channel, turn),
+            (Owner, DataFrame::Cancel { id }) => self.cancel_forward(id, channel, turn),
+            (Owner, DataFrame::AskCommitted { seq }) => self.committed_asked(seq, channel, turn),
+            (Owner, DataFrame::AskLatest { id }) => self.latest_asked(id, channel, turn),
+
+            (Owner | Replica | Target, DataFrame::Flush { id }) => {
+                self.flush_for_partner(id, channel, turn)
+            }
+            (Owner | Replica | Alone, DataFrame::Flushed { id }) => self.flushed_there(id),
+
+            (Target, DataFrame::AskBits { offset }) => self.bits_asked(offset, channel, turn),
+            (Alone, DataFrame::Bits { offset, bits }) => self.bits_came(offset, &bits, turn),
+            (
+                Target,
+                DataFrame::Hashes {
+                    step,
+                    extent,
+                    hashes,
+                },
+            ) => self.hashes_came(step, extent, hashes, channel, turn),
+            (Alone, DataFrame::Differs { step, pieces }) => self.differs(step, pieces, turn),
+
+            (_, DataFrame::Apply { operation, .. } | DataFrame::Forward { operation, .. }) => {
+                self.counts.stale += 1;
+                Self::release(&operation, turn);
+            }
+            _ => self.counts.stale += 1,
+        }
+    }
+}

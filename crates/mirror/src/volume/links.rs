@@ -1,0 +1,236 @@
+//! The data channels. Nothing but `Ready` is sent or accepted on one before both sides said on it
+//! that they are in the same configuration and attempt: what an older one left in a socket is
+//! refused by its receiver, and what a newer one sends early is never sent.
+
+use super::Volume;
+use super::stage::Stage;
+use super::turn::Turn;
+use crate::control::{FromVolume, Incarnation};
+use crate::data_frame::DataFrame;
+use crate::volume_action::{ChannelId, VolumeAction};
+use alloc::vec::Vec;
+
+#[derive(Default)]
+pub(super) struct Links {
+    all: Vec<Link>,
+    turn: usize,
+}
+
+struct Link {
+    channel: ChannelId,
+    incarnation: Incarnation,
+    ready: bool,
+}
+
+impl Links {
+    fn find(&mut self, channel: ChannelId) -> Option<&mut Link> {
+        self.all.iter_mut().find(|link| link.channel == channel)
+    }
+
+    pub(super) fn is_ready(&self, channel: ChannelId) -> bool {
+        self.all
+            .iter()
+            .any(|link| link.channel == channel && link.ready)
+    }
+
+    pub(super) fn any_ready(&self) -> bool {
+        self.all.iter().any(|link| link.ready)
+    }
+
+    /// The next channel in turn.
+    pub(super) fn pick(&mut self) -> Option<ChannelId> {
+        let count = self.all.len();
+        for _ in 0..count {
+            self.turn = (self.turn + 1) % count;
+            if self.all[self.turn].ready {
+                return Some(self.all[self.turn].channel);
+            }
+        }
+        None
+    }
+
+    /// Another configuration: nothing is agreed on any more.
+    pub(super) fn forget(&mut self) {
+        for link in &mut self.all {
+            link.ready = false;
+        }
+    }
+
+    pub(super) fn incarnation(&self, channel: ChannelId) -> Option<Incarnation> {
+        self.all
+            .iter()
+            .find(|link| link.channel == channel)
+            .map(|link| link.incarnation)
+    }
+
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (
+            self.all.len(),
+            self.all.iter().filter(|link| link.ready).count(),
+        )
+    }
+}
+
+impl Volume {
+    /// Which attempt this side is in, if it is in a configuration with the partner at all.
+    pub(super) fn attempt(&self) -> Option<u64> {
+        match &self.stage {
+            Stage::Paired(_) => Some(0),
+            Stage::Alone(alone) => alone.source.as_ref().map(|source| source.attempt),
+            Stage::Target(target) => target.quiet.then_some(target.attempt),
+            _ => None,
+        }
+    }
+
+    pub(super) fn link_up(
+        &mut self,
+        channel: ChannelId,
+        incarnation: Incarnation,
+        turn: &mut Turn<'_>,
+    ) {
+        assert!(
+            self.links.find(channel).is_none(),
+            "a channel's name is never used again"
+        );
+        self.links.all.push(Link {
+            channel,
+            incarnation,
+            ready: false,
+        });
+        if self.links.all.len() == 1 {
+            turn.tell(FromVolume::Channel { up: true });
+        }
+        self.say_ready(channel, false, turn);
+    }
+
+    pub(super) fn link_down(&mut self, channel: ChannelId, turn: &mut Turn<'_>) {
+        if self.links.find(channel).is_none() {
+            return;
+        }
+        self.links.all.retain(|link| link.channel != channel);
+        if self.links.all.is_empty() {
+            turn.tell(FromVolume::Channel { up: false });
+        }
+        let gone = |on: &mut Option<ChannelId>| {
+            on.take_if(|on| *on == channel);
+        };
+        for running in self.running.values_mut() {
+            gone(&mut running.channel);
+            gone(&mut running.asked);
+            gone(&mut running.tell);
+        }
+        for forwarded in self.forwards.values_mut() {
+            gone(&mut forwarded.channel);
+            gone(&mut forwarded.cancelled_on);
+        }
+        for flush in self.flushes.values_mut() {
+            gone(&mut flush.channel);
+        }
+        if let Some(source) = self.source_mut() {
+            source.channel_gone(channel);
+        }
+        self.forget_question(channel);
+        self.resend(turn);
+    }
+
+    /// Everything that waits for an answer and has no channel is sent again.
+    pub(super) fn resend(&mut self, turn: &mut Turn<'_>) {
+        if !self.links.any_ready() {
+            return;
+        }
+        match &self.stage {
+            Stage::Paired(paired) if paired.owner => self.resend_sequenced(turn),
+            Stage::Paired(_) => {
+                self.resend_forwards(turn);
+                self.ask_again(turn);
+            }
+            Stage::Alone(_) => {
+                self.resend_sequenced(turn);
+                self.resend_steps(turn);
+            }
+            _ => {}
+        }
+        self.resend_flushes(turn);
+    }
+
+    /// Says on a channel which configuration this side is in.
+    pub(super) fn say_ready(&mut self, channel: ChannelId, answer: bool, turn: &mut Turn<'_>) {
+        if let Some(attempt) = self.attempt()
+            && self.links.incarnation(channel) == self.partner_incarnation
+        {
+            let frame = DataFrame::Ready {
+                answer,
+                lineage: self.lineage,
+                attempt,
+            };
+            self.push_frame(channel, frame, turn);
+        }
+    }
+
+    /// Says it on every channel: a new configuration or attempt begins.
+    pub(super) fn say_ready_everywhere(&mut self, turn: &mut Turn<'_>) {
+        for channel in self
+            .links
+            .all
+            .iter()
+            .map(|link| link.channel)
+            .collect::<Vec<_>>()
+        {
+            self.say_ready(channel, false, turn);
+        }
+    }
+
+    /// The partner said which configuration it is in, if it is this one.
+    pub(super) fn ready_came(
+        &mut self,
+        channel: ChannelId,
+        answer: bool,
+        attempt: u64,
+        turn: &mut Turn<'_>,
+    ) {
+        self.follow_attempt(attempt, turn);
+        let Some(mine) = self.attempt() else { return };
+        if attempt == mine {
+            if let Some(link) = self.links.find(channel) {
+                link.ready = true;
+            }
+            if !answer {
+                self.say_ready(channel, true, turn);
+            }
+            self.reads.stirred = true;
+            self.resend(turn);
+        } else if !answer && self.source().is_some() {
+            // A target that came late to this attempt.
+            self.say_ready(channel, false, turn);
+        }
+    }
+
+    /// Sends on any channel that is ready. `None`: there is none, it is sent once there is.
+    pub(super) fn send(&mut self, frame: DataFrame, turn: &mut Turn<'_>) -> Option<ChannelId> {
+        let channel = self.links.pick()?;
+        self.push_frame(channel, frame, turn);
+        Some(channel)
+    }
+
+    /// Answers on the channel that brought the question. If it died meanwhile, whoever asked
+    /// asks again on another.
+    pub(super) fn answer(
+        &mut self,
+        channel: Option<ChannelId>,
+        frame: DataFrame,
+        turn: &mut Turn<'_>,
+    ) {
+        if let Some(channel) = channel.filter(|channel| self.links.is_ready(*channel)) {
+            self.push_frame(channel, frame, turn);
+        }
+    }
+
+    fn push_frame(&self, channel: ChannelId, frame: DataFrame, turn: &mut Turn<'_>) {
+        let (fields, body) = frame.encode(&self.spec, self.epoch);
+        turn.out.push(VolumeAction::Send {
+            channel,
+            fields,
+            body,
+        });
+    }
+}

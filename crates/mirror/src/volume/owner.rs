@@ -1,0 +1,200 @@
+//! The owner's half of the write path: what is sequenced goes to the replica, forwards are
+//! granted or refused, each once.
+
+use super::intake::{From, Held};
+use super::running::{Local, Origin};
+use super::turn::Turn;
+use super::{DROP_AGE, MAX_IN_FLIGHT, Volume};
+use crate::control::Time;
+use crate::data_frame::DataFrame;
+use crate::operation::Operation;
+use crate::volume_action::{ChannelId, Refusal};
+use alloc::vec::Vec;
+
+/// What became of a forward. Remembered while the sender might still send it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    Waiting,
+    Granted(u64),
+    Refused,
+}
+
+/// Whether a token, our own boot time in microseconds, is too old, or not ours at all.
+pub(super) fn token_expired(token: u64, now: Time) -> bool {
+    let sent = Time::from_micros(token);
+    sent > now || now - sent > DROP_AGE
+}
+
+impl Volume {
+    /// Sends a sequenced operation: a grant for a forward, else the operation itself.
+    pub(super) fn send_sequenced(
+        &mut self,
+        seq: u64,
+        forwarded_on: Option<ChannelId>,
+        turn: &mut Turn<'_>,
+    ) {
+        let low = self.low();
+        let running = &self.running[&seq];
+        let channel = match running.origin {
+            Origin::Forward(id) => {
+                self.verdicts.insert(id, Verdict::Granted(seq));
+                let channel = forwarded_on
+                    .filter(|channel| self.links.is_ready(*channel))
+                    .or_else(|| self.links.pick());
+                self.answer(channel, DataFrame::Grant { seq, id, low }, turn);
+                channel
+            }
+            _ => {
+                let operation = running.operation.clone();
+                self.send(
+                    DataFrame::Apply {
+                        seq,
+                        low,
+                        operation,
+                    },
+                    turn,
+                )
+            }
+        };
+        self.running
+            .get_mut(&seq)
+            .expect("looked at just now")
+            .channel = channel;
+    }
+
+    /// Sends again what has no channel any more and was not confirmed.
+    pub(super) fn resend_sequenced(&mut self, turn: &mut Turn<'_>) {
+        let lost: Vec<u64> = self
+            .running
+            .iter()
+            .filter(|(_, running)| !running.confirmed && running.channel.is_none())
+            .map(|(seq, _)| *seq)
+            .collect();
+        for seq in lost {
+            self.counts.resent += 1;
+            self.send_sequenced(seq, None, turn);
+            let running = &self.running[&seq];
+            if running.local == Local::Done && matches!(running.origin, Origin::Forward(_)) {
+                let channel = running.channel;
+                self.answer(channel, DataFrame::Done { seq }, turn);
+            }
+        }
+    }
+
+    pub(super) fn take_forward(
+        &mut self,
+        id: u64,
+        token: u64,
+        operation: Operation,
+        channel: ChannelId,
+        turn: &mut Turn<'_>,
+    ) {
+        if let Some(verdict) = self.verdicts.get(&id).copied() {
+            self.counts.duplicates += 1;
+            Self::release(&operation, turn);
+            return self.repeat_verdict(id, verdict, channel, turn);
+        }
+        let newest = self.verdicts.keys().next_back().copied().unwrap_or(0);
+        if id + MAX_IN_FLIGHT <= newest {
+            // The sender has had its answer, else it would not have gone on so far.
+            self.counts.duplicates += 1;
+            return Self::release(&operation, turn);
+        }
+        while self
+            .verdicts
+            .first_key_value()
+            .is_some_and(|(old, _)| old + MAX_IN_FLIGHT <= id)
+        {
+            self.verdicts.pop_first();
+        }
+        if token_expired(token, turn.now) {
+            Self::release(&operation, turn);
+            return self.refuse_forward(id, channel, turn);
+        }
+        self.verdicts.insert(id, Verdict::Waiting);
+        let order = self.intake.next_order();
+        let held = Held {
+            from: From::Partner { id, channel },
+            operation,
+            received: turn.now,
+            token: (token, turn.now),
+        };
+        self.intake.put(order, held, true);
+    }
+
+    fn repeat_verdict(
+        &mut self,
+        id: u64,
+        verdict: Verdict,
+        channel: ChannelId,
+        turn: &mut Turn<'_>,
+    ) {
+        match verdict {
+            Verdict::Waiting => self.intake.move_forward(id, channel),
+            Verdict::Refused => self.answer(Some(channel), DataFrame::Refused { id }, turn),
+            Verdict::Granted(seq) => {
+                let low = self.low();
+                self.answer(Some(channel), DataFrame::Grant { seq, id, low }, turn);
+                let applied = match self.running.get_mut(&seq) {
+                    Some(running) => {
+                        running.channel = Some(channel);
+                        running.local == Local::Done
+                    }
+                    None => true,
+                };
+                if applied {
+                    self.answer(Some(channel), DataFrame::Done { seq }, turn);
+                }
+            }
+        }
+    }
+
+    pub(super) fn refuse_forward(&mut self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+        self.counts.refused += 1;
+        self.verdicts.insert(id, Verdict::Refused);
+        self.answer(Some(channel), DataFrame::Refused { id }, turn);
+    }
+
+    /// The other side's initiator gave up. What is not sequenced never will be.
+    pub(super) fn cancel_forward(&mut self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+        let newest = self.verdicts.keys().next_back().copied().unwrap_or(0);
+        match self.verdicts.get(&id).copied() {
+            Some(Verdict::Waiting) => {
+                self.intake.move_forward(id, channel);
+                let order = self.intake.of_forward(id).expect("what waits is held");
+                self.drop_held(order, Refusal::Aborted, turn);
+            }
+            Some(verdict) => self.repeat_verdict(id, verdict, channel, turn),
+            None if id + MAX_IN_FLIGHT <= newest => self.counts.duplicates += 1,
+            // It overtook its forward on another channel.
+            None => self.refuse_forward(id, channel, turn),
+        }
+    }
+
+    /// The replica wants to know when an operation is committed.
+    pub(super) fn committed_asked(&mut self, seq: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+        if let Some(running) = self.running.get_mut(&seq) {
+            running.tell = Some(channel);
+        } else if seq < self.next_seq {
+            let low = self.low();
+            self.answer(Some(channel), DataFrame::Committed { seq, low }, turn);
+        }
+    }
+
+    pub(super) fn latest_asked(&mut self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+        let seq = self.next_seq - 1;
+        self.answer(Some(channel), DataFrame::Latest { id, seq }, turn);
+    }
+
+    /// Another configuration: the partner keeps its own forwards.
+    pub(super) fn forget_forwards_of_partner(&mut self, turn: &mut Turn<'_>) {
+        for order in self
+            .intake
+            .orders(|held| matches!(held.from, From::Partner { .. }))
+        {
+            let held = self.intake.take(order).expect("listed just now");
+            Self::release(&held.operation, turn);
+        }
+        self.verdicts.clear();
+    }
+}

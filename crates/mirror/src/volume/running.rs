@@ -1,0 +1,357 @@
+//! Operations that have a number, until both copies are known to hold them.
+
+use super::stage::{Role, Stage};
+use super::turn::Turn;
+use super::{Use, Volume};
+use crate::control::{CacheMode, Time};
+use crate::data_frame::DataFrame;
+use crate::intents::Begin;
+use crate::operation::{Extent, Operation};
+use crate::volume_action::{ChannelId, Refusal, Ticket, VolumeAction};
+use crate::volume_io::{Io, IoError, Value};
+use alloc::vec::Vec;
+
+pub(super) struct Running {
+    pub(super) operation: Operation,
+    pub(super) origin: Origin,
+    /// Its place in the range lock, where this node sequences.
+    pub(super) order: Option<u64>,
+    pub(super) local: Local,
+    /// The partner is known to hold it, or need not.
+    pub(super) confirmed: bool,
+    /// Owner: where it was sent last. Replica: where the answer goes.
+    pub(super) channel: Option<ChannelId>,
+    /// Replica: where the owner's word that it is committed is awaited.
+    pub(super) asked: Option<ChannelId>,
+    /// Owner: the replica wants to know there when it is committed.
+    pub(super) tell: Option<ChannelId>,
+    /// Its chunks are lent to a mirrored write.
+    pub(super) lent: bool,
+    /// Its regions count it.
+    pub(super) begun: bool,
+    /// A State that the engine has got.
+    pub(super) handed_over: bool,
+    pub(super) since: Time,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin {
+    /// An initiator of this node, until it is answered.
+    Here(Option<Ticket>),
+    /// A forward of the partner, at the owner.
+    Forward(u64),
+    /// The owner's or source's, at the replica or target.
+    Partner,
+    /// Of a resync, at the source: a copy (which step), or SCSI state for the target.
+    Copy(Option<u64>),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Local {
+    /// Too many regions are set, or an overlapping operation is still being applied.
+    Waiting,
+    /// Its intents are being made durable.
+    Intent,
+    Applying,
+    Done,
+}
+
+impl Running {
+    pub(super) const fn new(
+        operation: Operation,
+        origin: Origin,
+        order: Option<u64>,
+        since: Time,
+    ) -> Self {
+        Self {
+            operation,
+            origin,
+            order,
+            local: Local::Waiting,
+            confirmed: false,
+            channel: None,
+            asked: None,
+            tell: None,
+            lent: false,
+            begun: false,
+            handed_over: false,
+            since,
+        }
+    }
+
+    pub(super) fn overlaps(&self, extent: Extent) -> bool {
+        self.operation
+            .extent()
+            .is_some_and(|mine| mine.overlaps(extent))
+    }
+}
+
+impl Volume {
+    /// Starts applying an operation here, as soon as its intents are durable.
+    pub(super) fn begin_apply(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        let force = matches!(self.stage, Stage::Settling(_));
+        let needs_intents = self.spec.partner.is_some() && !matches!(self.role(), Role::Target);
+        let running = self
+            .running
+            .get_mut(&seq)
+            .expect("it was just inserted or looked at");
+        // What the source of a resync copies it holds already.
+        if matches!(running.origin, Origin::Copy(_)) {
+            running.local = Local::Done;
+            return;
+        }
+        let Some(extent) = running.operation.extent() else {
+            return self.apply_state(seq, turn);
+        };
+        if needs_intents && !running.begun {
+            match self.intents.begin(extent, force) {
+                Begin::Ready => running.begun = true,
+                Begin::Wait => {
+                    running.begun = true;
+                    running.local = Local::Intent;
+                    self.awaiting_intent.insert(seq);
+                    return;
+                }
+                Begin::Full => {
+                    self.stalled.insert(seq);
+                    return;
+                }
+            }
+        }
+        self.apply(seq, turn);
+    }
+
+    fn apply(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        let through = self.writes_through();
+        let running = self
+            .running
+            .get_mut(&seq)
+            .expect("it was just inserted or looked at");
+        running.local = Local::Applying;
+        let io = match running.operation {
+            Operation::Write {
+                extent,
+                payload,
+                fua,
+            } => Io::Write {
+                offset: extent.offset,
+                payload,
+                durable: through || fua,
+            },
+            Operation::Zero { extent, fua } => Io::Zero {
+                extent,
+                durable: through || fua,
+            },
+            Operation::Discard { extent } => Io::Discard {
+                extent,
+                durable: through,
+            },
+            Operation::CompareAndWrite { .. } | Operation::State { .. } => {
+                unreachable!("refused, and never on a disk")
+            }
+        };
+        self.applying += 1;
+        self.start_io(Use::Apply(seq), io, turn);
+    }
+
+    /// Write-back is for two members only: alone, and while a copy is made, writes go through.
+    fn writes_through(&self) -> bool {
+        self.spec.cache != CacheMode::WriteBack
+            || !matches!(self.role(), Role::Owner | Role::Replica)
+    }
+
+    /// SCSI state has no place on the disk: it is applied by handing it to the engine. The owner
+    /// does that at the commit.
+    fn apply_state(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        if matches!(self.role(), Role::Replica | Role::Target) {
+            self.hand_over_state(seq, turn);
+        }
+        self.applied_well(seq, turn);
+    }
+
+    pub(super) fn hand_over_state(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        let Some(running) = self.running.get_mut(&seq) else {
+            return;
+        };
+        if let (Operation::State { kind, bytes }, false) = (&running.operation, running.handed_over)
+        {
+            running.handed_over = !matches!(running.origin, Origin::Copy(_));
+            if !running.handed_over {
+                return;
+            }
+            self.states.insert(*kind, bytes.clone());
+            turn.out.push(VolumeAction::State {
+                kind: *kind,
+                bytes: bytes.clone(),
+            });
+        }
+    }
+
+    pub(super) fn applied(
+        &mut self,
+        seq: u64,
+        result: &Result<Value, IoError>,
+        turn: &mut Turn<'_>,
+    ) {
+        self.applying -= 1;
+        match result {
+            Ok(_) => self.applied_well(seq, turn),
+            // Alone, a write that did not happen is this initiator's affair; with a partner or a
+            // target it makes the copies differ.
+            Err(error @ (IoError::NoSpace | IoError::Corrupt)) if self.is_quite_alone() => {
+                let refusal = if *error == IoError::NoSpace {
+                    Refusal::NoSpace
+                } else {
+                    Refusal::Failed
+                };
+                self.apply_refused(seq, refusal, turn);
+            }
+            Err(_) => self.fail(turn),
+        }
+    }
+
+    fn is_quite_alone(&self) -> bool {
+        matches!(&self.stage, Stage::Alone(alone) if alone.source.is_none())
+    }
+
+    fn apply_refused(&mut self, seq: u64, refusal: Refusal, turn: &mut Turn<'_>) {
+        let Some(running) = self.running.get_mut(&seq) else {
+            return;
+        };
+        running.local = Local::Done;
+        if let Origin::Here(ticket) = &mut running.origin
+            && let Some(ticket) = ticket.take()
+        {
+            turn.complete(ticket, Err(refusal));
+        }
+        self.finish(seq, turn);
+    }
+
+    fn applied_well(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        // It may have been dropped with its configuration.
+        let Some(running) = self.running.get_mut(&seq) else {
+            return;
+        };
+        running.local = Local::Done;
+        let (channel, origin) = (running.channel, running.origin);
+        match self.role() {
+            Role::Owner if matches!(origin, Origin::Forward(_)) => {
+                self.answer(channel, DataFrame::Done { seq }, turn)
+            }
+            Role::Replica | Role::Target => {
+                self.answer(channel, DataFrame::Stored { seq }, turn);
+                self.apply_those_behind(turn);
+            }
+            Role::Alone => self.acknowledge_if_alone(seq, turn),
+            _ => {}
+        }
+        self.finish(seq, turn);
+    }
+
+    /// While a copy is made the target's acknowledgement is not waited for.
+    pub(super) fn acknowledge_if_alone(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        let alone = self.role() == Role::Alone && !self.suspended;
+        let Some(running) = self
+            .running
+            .get_mut(&seq)
+            .filter(|running| alone && running.local == Local::Done)
+        else {
+            return;
+        };
+        if let Origin::Here(ticket) = &mut running.origin
+            && let Some(ticket) = ticket.take()
+        {
+            turn.complete(ticket, Ok(()));
+        }
+        self.reads.stirred = true;
+    }
+
+    /// The partner holds it too, or need not.
+    pub(super) fn confirm(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        if let Some(running) = self.running.get_mut(&seq) {
+            running.confirmed = true;
+            self.finish(seq, turn);
+        }
+    }
+
+    /// Ends an operation that both copies hold: the commit.
+    pub(super) fn finish(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        let Some(running) = self.running.get(&seq) else {
+            return;
+        };
+        if running.local != Local::Done || !running.confirmed {
+            return;
+        }
+        // The acknowledgement is held, and with it all that the operation keeps from going on.
+        if self.suspended && matches!(running.origin, Origin::Here(Some(_))) {
+            return;
+        }
+        if matches!(self.role(), Role::Owner | Role::Alone) {
+            self.hand_over_state(seq, turn);
+        }
+        let running = self.running.remove(&seq).expect("looked at just now");
+        self.bytes_running -= running.operation.carried();
+        self.reads.stirred = true;
+        if let Some(extent) = running.operation.extent() {
+            if running.begun {
+                self.intents.end(extent, turn.now);
+            }
+            if running.lent {
+                self.dirty.repay(extent);
+            }
+        }
+        Self::release(&running.operation, turn);
+        if let Origin::Here(Some(ticket)) = running.origin {
+            turn.complete(ticket, Ok(()));
+        }
+        if let Some(channel) = running.tell {
+            let low = self.low();
+            self.answer(Some(channel), DataFrame::Committed { seq, low }, turn);
+        }
+        if let Some(order) = running.order {
+            self.unlock(order, turn);
+        }
+        if let Origin::Copy(Some(step)) = running.origin {
+            self.copied(step);
+        }
+    }
+
+    /// Every operation below this number is committed.
+    pub(super) fn low(&self) -> u64 {
+        self.running.keys().next().copied().unwrap_or(self.next_seq)
+    }
+
+    /// Intents became durable, or some were cleared: whoever waited for that goes on.
+    pub(super) fn apply_intended(&mut self, turn: &mut Turn<'_>) {
+        for seq in self.awaiting_intent.iter().copied().collect::<Vec<_>>() {
+            let extent = self
+                .running
+                .get(&seq)
+                .and_then(|running| running.operation.extent());
+            if extent.is_none_or(|extent| self.intents.durable(extent)) {
+                self.awaiting_intent.remove(&seq);
+                if extent.is_some() {
+                    self.apply(seq, turn);
+                }
+            }
+        }
+    }
+
+    /// Drops everything that has a number, as another configuration or a failure demands.
+    /// Writes that the disk already has cannot be called back: `applying` counts them.
+    pub(super) fn drop_running(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
+        for (_, running) in core::mem::take(&mut self.running) {
+            Self::release(&running.operation, turn);
+            if let Origin::Here(Some(ticket)) = running.origin {
+                turn.complete(ticket, Err(refusal));
+            }
+            if let (true, Some(extent)) = (running.lent, running.operation.extent()) {
+                self.dirty.mark(extent);
+                self.dirty.repay(extent);
+            }
+        }
+        self.bytes_running = 0;
+        self.awaiting_intent.clear();
+        self.intents.end_all(turn.now);
+    }
+}

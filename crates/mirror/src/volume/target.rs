@@ -1,0 +1,225 @@
+//! A resync, at the target: answers what it may lack, compares hashes, applies what the source
+//! sends. It serves nobody and keeps its own dirty bits and intents until it is a member.
+
+use super::stage::Stage;
+use super::turn::Turn;
+use super::{Use, Volume};
+use crate::data_frame::{BITS_SPAN, DataFrame};
+use crate::metadata_layout::{CHUNK, REGION};
+use crate::operation::{BufferId, Extent};
+use crate::volume_action::{ChannelId, Refusal, VolumeAction};
+use crate::volume_io::{Io, IoError, Value};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+
+/// Most comparisons at once; a source has fewer steps.
+const MAX_COMPARISONS: usize = 8;
+
+#[derive(Default)]
+pub(super) struct Target {
+    /// The source's attempt that is followed; it numbers them from 1.
+    pub(super) attempt: u64,
+    /// Nothing of before is still being written here.
+    pub(super) quiet: bool,
+    comparisons: BTreeMap<u64, Comparison>,
+}
+
+struct Comparison {
+    extent: Extent,
+    hashes: Box<[u8]>,
+    channel: ChannelId,
+    buffer: Option<BufferId>,
+    request: u64,
+}
+
+impl Volume {
+    fn target_mut(&mut self) -> Option<&mut Target> {
+        match &mut self.stage {
+            Stage::Target(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// The source begins an attempt: what an older one sent is not applied any more.
+    pub(super) fn follow_attempt(&mut self, attempt: u64, turn: &mut Turn<'_>) {
+        if self
+            .target_mut()
+            .is_none_or(|target| attempt <= target.attempt)
+        {
+            return;
+        }
+        self.end_target(turn);
+        self.drop_running(Refusal::NotServed, turn);
+        self.stalled.clear();
+        self.links.forget();
+        self.received = super::window::Window::default();
+        self.stage = Stage::Target(Target {
+            attempt,
+            quiet: false,
+            comparisons: BTreeMap::new(),
+        });
+        self.advance_target(turn);
+    }
+
+    pub(super) fn end_target(&mut self, turn: &mut Turn<'_>) {
+        let Some(target) = self.target_mut() else {
+            return;
+        };
+        for (_, comparison) in core::mem::take(&mut target.comparisons) {
+            if let Some(buffer) = comparison.buffer {
+                turn.release(buffer);
+            }
+        }
+    }
+
+    /// Once the disk has nothing more of before, the source is told that this side is ready.
+    pub(super) fn advance_target(&mut self, turn: &mut Turn<'_>) {
+        let applying = self.applying;
+        let Some(target) = self.target_mut() else {
+            return;
+        };
+        if !target.quiet && applying == 0 {
+            target.quiet = true;
+            self.say_ready_everywhere(turn);
+        }
+    }
+
+    /// The source asks what may differ: own dirty bits and whole regions with an intent.
+    pub(super) fn bits_asked(&mut self, offset: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+        let first = offset / CHUNK;
+        let mut bits = self.dirty.bits(first..first + BITS_SPAN / CHUNK);
+        let per_region = REGION / CHUNK / 8;
+        for region in self
+            .intents
+            .regions()
+            .filter(|region| (offset..offset + BITS_SPAN).contains(&(region * REGION)))
+        {
+            let start =
+                usize::try_from((region * REGION - offset) / CHUNK / 8).expect("less than 64 KiB");
+            let end = bits
+                .len()
+                .min(start + usize::try_from(per_region).expect("32"));
+            bits[start..end].fill(0xff);
+        }
+        self.answer(
+            Some(channel),
+            DataFrame::Bits {
+                offset,
+                bits: bits.into_boxed_slice(),
+            },
+            turn,
+        );
+    }
+
+    pub(super) fn hashes_came(
+        &mut self,
+        step: u64,
+        extent: Extent,
+        hashes: Box<[u8]>,
+        channel: ChannelId,
+        turn: &mut Turn<'_>,
+    ) {
+        let request = self.next_request;
+        let Some(target) = self.target_mut() else {
+            return;
+        };
+        if let Some(comparison) = target.comparisons.get_mut(&step) {
+            comparison.channel = channel;
+            return;
+        }
+        if target.comparisons.len() >= MAX_COMPARISONS || !extent.offset.is_multiple_of(CHUNK) {
+            self.counts.bad_frames += 1;
+            return;
+        }
+        target.comparisons.insert(
+            step,
+            Comparison {
+                extent,
+                hashes,
+                channel,
+                buffer: None,
+                request,
+            },
+        );
+        self.next_request += 1;
+        let len = u32::try_from(extent.len).expect("checked when it was decoded");
+        turn.out.push(VolumeAction::NeedBuffer { request, len });
+    }
+
+    pub(super) fn buffer_to_compare(
+        &mut self,
+        request: u64,
+        buffer: BufferId,
+        turn: &mut Turn<'_>,
+    ) {
+        let waiting = self.target_mut().and_then(|target| {
+            target
+                .comparisons
+                .iter_mut()
+                .find(|(_, comparison)| comparison.request == request)
+        });
+        let Some((step, comparison)) = waiting else {
+            // Whoever asked is gone.
+            return turn.release(buffer);
+        };
+        comparison.buffer = Some(buffer);
+        let (step, extent) = (*step, comparison.extent);
+        self.start_io(
+            Use::Comparison(step),
+            Io::Read {
+                extent,
+                buffer,
+                at: 0,
+            },
+            turn,
+        );
+    }
+
+    pub(super) fn comparison_done(
+        &mut self,
+        step: u64,
+        result: Result<Value, IoError>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(target) = self.target_mut() else {
+            return;
+        };
+        let Some(comparison) = target.comparisons.get(&step) else {
+            return;
+        };
+        let Some(buffer) = comparison.buffer else {
+            return;
+        };
+        let pieces = match result {
+            Ok(Value::Done) => {
+                let len =
+                    u32::try_from(comparison.extent.len).expect("checked when it was decoded");
+                return self.start_io(
+                    Use::Comparison(step),
+                    Io::Hash {
+                        buffer,
+                        at: 0,
+                        len,
+                        piece: 64 << 10,
+                    },
+                    turn,
+                );
+            }
+            Ok(Value::Hashes(mine)) => differing(&mine, &comparison.hashes),
+            // What cannot be read here is written anew.
+            _ => u64::MAX,
+        };
+        let channel = comparison.channel;
+        target.comparisons.remove(&step);
+        turn.release(buffer);
+        self.answer(Some(channel), DataFrame::Differs { step, pieces }, turn);
+    }
+}
+
+/// One bit for each pair of hashes that differ.
+fn differing(mine: &[u8], theirs: &[u8]) -> u64 {
+    let pairs = mine.chunks(16).zip(theirs.chunks(16)).enumerate();
+    pairs.fold(0, |bits, (piece, (mine, theirs))| {
+        bits | u64::from(mine != theirs) << piece
+    })
+}

@@ -1,0 +1,25 @@
+//! One event's time and the actions that it leads to.
+
+use crate::control::{FromVolume, Time};
+use crate::operation::BufferId;
+use crate::volume_action::{Refusal, Ticket, VolumeAction};
+use alloc::vec::Vec;
+
+pub(super) struct Turn<'a> {
+    pub(super) now: Time,
+    pub(super) out: &'a mut Vec<VolumeAction>,
+}
+
+impl Turn<'_> {
+    pub(super) fn tell(&mut self, word: FromVolume) {
+        self.out.push(VolumeAction::Tell(word));
+    }
+
+    pub(super) fn complete(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
+        self.out.push(VolumeAction::Complete { ticket, result });
+    }
+
+    pub(super) fn release(&mut self, buffer: BufferId) {
+        self.out.push(VolumeAction::Release { buffer });
+    }
+}
