@@ -148,6 +148,18 @@ pub enum Plan {
 /// give, that is the one accepted with the highest ballot by either node.
 #[must_use]
 pub fn decide(mine: &Record, theirs: &Record, register: Option<Configuration>) -> Plan {
+    decide_preferring(mine, theirs, register, None)
+}
+
+/// As [`decide`], but where both copies would do (rows 5 and 6), `prefer` is the source: the
+/// other side has stepped down.
+#[must_use]
+pub fn decide_preferring(
+    mine: &Record,
+    theirs: &Record,
+    register: Option<Configuration>,
+    prefer: Option<NodeId>,
+) -> Plan {
     // The lower node number comes first: what follows cannot depend on who evaluates it.
     let (a, b) = if mine.node < theirs.node {
         (mine, theirs)
@@ -190,12 +202,15 @@ pub fn decide(mine: &Record, theirs: &Record, register: Option<Configuration>) -
             let adopted = [a, b]
                 .iter()
                 .all(|it| it.configuration.lineage() == truth.lineage());
-            if adopted && a.with == Some(b.incarnation) && b.with == Some(a.incarnation) {
+            let together = a.with == Some(b.incarnation) && b.with == Some(a.incarnation);
+            if adopted && together && prefer.is_none() {
                 return Plan::Resume;
             }
-            let from = match (a.crashed, b.crashed) {
-                (true, false) => b,
-                (false, true) => a,
+            let from = match (a.crashed, b.crashed, prefer) {
+                (_, _, Some(node)) if node == b.node => b,
+                (_, _, Some(_)) => a,
+                (true, false, _) => b,
+                (false, true, _) => a,
                 _ if truth.owner == b.node => b,
                 _ => a,
             };

@@ -126,6 +126,44 @@ pub enum HelloError {
     WrongSecret,
 }
 
+/// Numbers that nobody can guess, for nonces and names of configurations: HMAC of a counter
+/// under a seed that the driver takes from the operating system.
+#[derive(Clone)]
+pub struct Random {
+    seed: [u8; 32],
+    counter: u64,
+}
+
+impl core::fmt::Debug for Random {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Random(..)")
+    }
+}
+
+impl Random {
+    /// A stream of its own for each seed.
+    #[must_use]
+    pub const fn new(seed: [u8; 32]) -> Self {
+        Self { seed, counter: 0 }
+    }
+
+    /// The next 32 bytes.
+    pub fn bytes(&mut self) -> [u8; 32] {
+        self.counter += 1;
+        hmac(
+            &self.seed,
+            &[b"lockstep random", &self.counter.to_be_bytes()],
+        )
+    }
+
+    /// The next number.
+    pub fn number(&mut self) -> u128 {
+        let mut number = [0; 16];
+        number.copy_from_slice(&self.bytes()[..16]);
+        u128::from_be_bytes(number)
+    }
+}
+
 /// The proof to send in answer to a hello.
 pub type Reply = [u8; PROOF_LEN];
 

@@ -5,7 +5,7 @@
 //! Every round completes phase 2, so what it returns is decided, whatever became of rounds before.
 
 use crate::control::{Configuration, Members, NodeId, VolumeId};
-use crate::superblock::Lineage;
+use crate::superblock::{Lineage, RawConfiguration};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use thiserror::Error;
@@ -105,13 +105,7 @@ struct RawVote {
     volume: U128,
     promised: U64,
     ballot: U64,
-    epoch: U64,
-    generation: U128,
-    members: u8,
-    owner: u8,
-    unilateral: u8,
-    present: u8,
-    reserved: [u8; 4],
+    value: RawConfiguration,
 }
 
 /// A node's votes for all volumes. What it answers may be sent only once the file that
@@ -179,25 +173,11 @@ impl Acceptor {
         let mut body = Vec::with_capacity(self.votes.len() * VOTE_LEN);
         let mut count = 0_u32;
         for (volume, vote) in &self.votes {
-            let none = Configuration {
-                epoch: 0,
-                generation: 0,
-                members: Members::default(),
-                owner: NodeId(0),
-                unilateral: false,
-            };
-            let value = vote.value.unwrap_or(none);
             let raw = RawVote {
                 volume: volume.0.into(),
                 promised: vote.promised.0.into(),
                 ballot: vote.ballot.0.into(),
-                epoch: value.epoch.into(),
-                generation: value.generation.into(),
-                members: value.members.0,
-                owner: value.owner.0,
-                unilateral: value.unilateral.into(),
-                present: vote.value.is_some().into(),
-                reserved: [0; 4],
+                value: RawConfiguration::of(vote.value),
             };
             body.extend_from_slice(raw.as_bytes());
             count += 1;
@@ -226,17 +206,10 @@ impl Acceptor {
         let mut votes = BTreeMap::new();
         for raw in body.chunks_exact(VOTE_LEN) {
             let raw = RawVote::ref_from_bytes(raw).map_err(|_| AcceptorError::Damaged)?;
-            let value = Configuration {
-                epoch: raw.epoch.get(),
-                generation: raw.generation.get(),
-                members: Members(raw.members),
-                owner: NodeId(raw.owner),
-                unilateral: raw.unilateral != 0,
-            };
             let vote = Vote {
                 promised: Ballot(raw.promised.get()),
                 ballot: Ballot(raw.ballot.get()),
-                value: (raw.present != 0).then_some(value),
+                value: raw.value.get(),
             };
             votes.insert(VolumeId(raw.volume.get()), vote);
         }

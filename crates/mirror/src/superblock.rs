@@ -123,19 +123,19 @@ pub enum Found {
 
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawConfiguration {
+pub(crate) struct RawConfiguration {
     epoch: U64,
     generation: U128,
     members: u8,
     owner: u8,
     unilateral: u8,
-    present: u8,
+    pub(crate) present: u8,
     reserved: [u8; 4],
 }
 
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawPast {
+pub(crate) struct RawPast {
     epoch: U64,
     generation: U128,
     members: u8,
@@ -178,6 +178,41 @@ impl From<Configuration> for RawConfiguration {
             unilateral: it.unilateral.into(),
             present: 1,
             reserved: [0; 4],
+        }
+    }
+}
+
+impl RawConfiguration {
+    pub(crate) fn of(it: Option<Configuration>) -> Self {
+        it.map_or_else(Self::new_zeroed, Into::into)
+    }
+
+    pub(crate) fn get(self) -> Option<Configuration> {
+        (self.present != 0).then(|| self.into())
+    }
+}
+
+impl From<&Past> for RawPast {
+    fn from(past: &Past) -> Self {
+        Self {
+            epoch: past.lineage.epoch.into(),
+            generation: past.lineage.generation.into(),
+            members: past.members.0,
+            unilateral: past.unilateral.into(),
+            reserved: [0; 6],
+        }
+    }
+}
+
+impl From<&RawPast> for Past {
+    fn from(raw: &RawPast) -> Self {
+        Self {
+            lineage: Lineage {
+                epoch: raw.epoch.get(),
+                generation: raw.generation.get(),
+            },
+            members: Members(raw.members),
+            unilateral: raw.unilateral != 0,
         }
     }
 }
@@ -295,21 +330,13 @@ impl Superblock {
         slot.counter = self.counter.into();
         slot.base = self.base.into();
         slot.configuration = self.configuration.into();
-        if let Some(prepared) = self.prepared {
-            slot.prepared = prepared.into();
-        }
+        slot.prepared = RawConfiguration::of(self.prepared);
         if let Some(source) = self.source {
             slot.source_epoch = source.epoch.into();
             slot.source_generation = source.generation.into();
         }
         for (raw, past) in slot.history.iter_mut().zip(&self.history) {
-            *raw = RawPast {
-                epoch: past.lineage.epoch.into(),
-                generation: past.lineage.generation.into(),
-                members: past.members.0,
-                unilateral: past.unilateral.into(),
-                reserved: [0; 6],
-            };
+            *raw = past.into();
             slot.history_len += 1;
         }
         slot.crc = crc32c::crc32c(&slot.as_bytes()[..CRC_AT]).into();
@@ -335,14 +362,6 @@ impl Superblock {
             return Read::Format(slot.format.get());
         }
         let flag = |bit: u32| slot.flags.get() & bit != 0;
-        let past = |raw: &RawPast| Past {
-            lineage: Lineage {
-                epoch: raw.epoch.get(),
-                generation: raw.generation.get(),
-            },
-            members: Members(raw.members),
-            unilateral: raw.unilateral != 0,
-        };
         let used = usize::try_from(slot.history_len.get())
             .unwrap_or(HISTORY_LEN)
             .min(HISTORY_LEN);
@@ -361,8 +380,8 @@ impl Superblock {
             split_brain: flag(SPLIT_BRAIN),
             wrote: flag(WROTE),
             configuration: slot.configuration.into(),
-            prepared: (slot.prepared.present != 0).then(|| slot.prepared.into()),
-            history: slot.history[..used].iter().map(past).collect(),
+            prepared: slot.prepared.get(),
+            history: slot.history[..used].iter().map(Past::from).collect(),
             base: slot.base.get(),
             source: (source.epoch != 0).then_some(source),
             counter: slot.counter.get(),

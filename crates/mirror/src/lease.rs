@@ -1,0 +1,233 @@
+//! The times that keep two nodes from acting against each other, and the leases made of them.
+//! A heartbeat's acknowledgement promises "I will not act without you for L": the holder counts
+//! from *sending* the heartbeat on its clock, the granter from *sending* the acknowledgement on
+//! its own and for longer, so that clocks which drift by ±5 % do no harm.
+
+use crate::control::Time;
+use alloc::collections::VecDeque;
+use core::time::Duration;
+use thiserror::Error;
+
+/// The times, all configurable, all the same on both nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two heartbeats on a link.
+    pub heartbeat: Duration,
+    /// Without a heartbeat on any channel for this long, the partner counts as gone.
+    pub silence: Duration,
+    /// How much longer the node with the higher number waits before it acts.
+    pub precedence: Duration,
+    /// How long a promise holds for its holder.
+    pub lease: Duration,
+    /// A node whose shards have not turned for this long counts as silent.
+    pub stamp: Duration,
+    /// An answer of the partner within a join or a swap is waited for this long.
+    pub answer: Duration,
+    /// First wait before an ejected slow partner may join again; doubles each time.
+    pub rejoin: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(200),
+            silence: Duration::from_secs(2),
+            precedence: Duration::from_millis(500),
+            lease: Duration::from_millis(1500),
+            stamp: Duration::from_secs(1),
+            answer: Duration::from_secs(5),
+            rejoin: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why a set of times is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TimingError {
+    /// A lease could not be renewed in time.
+    #[error("`lease` must be at least 3 heartbeats long")]
+    LeaseTooShort,
+    /// A node could be given up while it still reads under a lease.
+    #[error("`silence` must be longer than `lease`")]
+    SilenceTooShort,
+    /// Both nodes could act at the same moment.
+    #[error("`precedence` must be at least one heartbeat long")]
+    PrecedenceTooShort,
+}
+
+impl Timing {
+    /// Checks that the times fit each other.
+    ///
+    /// # Errors
+    /// Which one does not.
+    pub fn check(&self) -> Result<(), TimingError> {
+        if self.lease < self.heartbeat * 3 {
+            return Err(TimingError::LeaseTooShort);
+        }
+        if self.silence <= self.lease {
+            return Err(TimingError::SilenceTooShort);
+        }
+        if self.precedence < self.heartbeat {
+            return Err(TimingError::PrecedenceTooShort);
+        }
+        Ok(())
+    }
+
+    /// How long a promise binds its granter: 1.12 leases (±5 % of drift needs 10.53 % more).
+    #[must_use]
+    pub fn grant(&self) -> Duration {
+        self.lease * 28 / 25
+    }
+}
+
+/// Heartbeats remembered: more than fit into any lease, so that each answer finds its own.
+const REMEMBERED: usize = 64;
+
+/// When this node sent which heartbeat.
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeats {
+    last: u64,
+    sent: VecDeque<(u64, Time)>,
+}
+
+impl Heartbeats {
+    /// The number of the heartbeat that is sent now, on all links.
+    pub fn send(&mut self, now: Time) -> u64 {
+        self.last += 1;
+        self.sent.push_back((self.last, now));
+        if self.sent.len() > REMEMBERED {
+            self.sent.pop_front();
+        }
+        self.last
+    }
+
+    /// When the heartbeat that is acknowledged was sent; `None`: too long ago, or never.
+    #[must_use]
+    pub fn sent_at(&self, number: u64) -> Option<Time> {
+        self.sent
+            .iter()
+            .find(|(it, _)| *it == number)
+            .map(|(_, at)| *at)
+    }
+}
+
+/// Watches how fast the partner's clock runs against ours.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Drift {
+    first: Option<(Time, Time)>,
+    permille: i64,
+}
+
+/// How long a measurement takes: a delay of one heartbeat then changes it by 1 %.
+const WINDOW: Duration = Duration::from_secs(20);
+/// Faster or slower than this is more than the leases allow for, in 1/1000.
+const LIMIT_PERMILLE: i64 = 60;
+
+impl Drift {
+    /// A heartbeat that the partner sent at `theirs` on its clock came at `ours` on ours.
+    pub fn heard(&mut self, ours: Time, theirs: Time) {
+        let Some((our_start, their_start)) = self.first else {
+            self.first = Some((ours, theirs));
+            return;
+        };
+        let (our_span, their_span) = (
+            ours.saturating_sub(our_start),
+            theirs.saturating_sub(their_start),
+        );
+        if our_span >= WINDOW {
+            let millis =
+                |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2000);
+            self.permille =
+                (millis(their_span) - millis(our_span)) * 1000 / millis(our_span).max(1);
+            self.first = Some((ours, theirs));
+        }
+    }
+
+    /// The partner's clock against ours in 1/1000, if it is more than leases can bear.
+    #[must_use]
+    pub const fn excessive(&self) -> Option<i64> {
+        if self.permille.abs() > LIMIT_PERMILLE {
+            Some(self.permille)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_default_times_fit_and_others_are_named() {
+        let good = Timing::default();
+        assert_eq!(good.check(), Ok(()));
+        assert_eq!(
+            Timing {
+                lease: good.heartbeat,
+                ..good
+            }
+            .check(),
+            Err(TimingError::LeaseTooShort)
+        );
+        assert_eq!(
+            Timing {
+                silence: good.lease,
+                ..good
+            }
+            .check(),
+            Err(TimingError::SilenceTooShort)
+        );
+        assert_eq!(
+            Timing {
+                precedence: s(0),
+                ..good
+            }
+            .check(),
+            Err(TimingError::PrecedenceTooShort)
+        );
+    }
+
+    #[test]
+    fn a_grant_outlives_its_lease_under_five_percent_of_drift_both_ways() {
+        let timing = Timing::default();
+        // The holder's clock slow by 5 %, the granter's fast by 5 %.
+        assert!(
+            timing.grant().mul_f64(1.0 / 1.05)
+                >= timing.lease.mul_f64(1.0 / 0.95) - Duration::from_millis(0)
+        );
+    }
+
+    #[test]
+    fn a_lease_counts_from_the_heartbeat_that_was_answered() {
+        let mut heartbeats = Heartbeats::default();
+        let first = heartbeats.send(s(1));
+        let second = heartbeats.send(s(2));
+        assert_eq!(
+            (heartbeats.sent_at(first), heartbeats.sent_at(second)),
+            (Some(s(1)), Some(s(2)))
+        );
+        assert_eq!(heartbeats.sent_at(second + 1), None);
+        for at in 3..100 {
+            heartbeats.send(s(at));
+        }
+        assert_eq!(heartbeats.sent_at(first), None);
+    }
+
+    #[test]
+    fn a_clock_that_runs_away_is_noticed() {
+        let mut drift = Drift::default();
+        for at in 0..50 {
+            drift.heard(s(100 + at), s(at).mul_f64(1.04));
+        }
+        assert_eq!(drift.excessive(), None);
+        for at in 0..50 {
+            drift.heard(s(200 + at), s(1000) + s(at).mul_f64(1.2));
+        }
+        assert!(drift.excessive().is_some_and(|permille| permille > 150));
+    }
+}

@@ -1,0 +1,680 @@
+//! Who may serve a volume: the control side of one volume on one node, heartbeat strategy.
+//!
+//! Events only change facts; [`Membership::step`] then looks at all facts and does what they
+//! allow. So nothing waits for an edge that may never come, and every message may be lost.
+//! ```text
+//!            ┌──────────────── partner silent and I/O wanted: unilateral ───────────┐
+//!   Idle ──resume──► Member ──silent, restarted, ejecting, stopping──► Idle          ▼
+//!   Idle ──source, after a swap──► Alone ──collect, offer, copy, hold, join──► Member
+//!   Idle ──offer of the source──► Target ──join decided──► Member
+//! ```
+
+use crate::control::{
+    Configuration, FromVolume, Incarnation, Members, NodeId, Time, ToVolume, VolumeId,
+};
+use crate::decide::{Mismatch, Record};
+use crate::hello::Random;
+use crate::lease::Timing;
+use crate::register::{Ballot, Message, Proposal, Vote};
+use crate::superblock::{Found, Lineage, Superblock};
+use alloc::string::String;
+use alloc::vec::Vec;
+use report::Report;
+use status::Rate;
+
+mod alone;
+mod idle;
+mod member;
+mod pairing;
+pub mod report;
+pub mod status;
+mod stop;
+
+/// What a membership must know of its volume.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// This node.
+    pub me: NodeId,
+    /// The other one; `None` for a volume with a single replica.
+    pub partner: Option<NodeId>,
+    /// This run.
+    pub incarnation: Incarnation,
+    /// Exported size in bytes.
+    pub size: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    /// Both replicas may be taken as zero.
+    pub create: bool,
+    /// The times.
+    pub timing: Timing,
+}
+
+/// What this node hears of the partner, on all channels together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// No heartbeat on any channel for longer than `Timing::silence`, or none since the start.
+    Silent {
+        /// The last one, or the start of this run.
+        since: Time,
+    },
+    /// Heartbeats of this run come.
+    Heard {
+        /// Which run.
+        incarnation: Incarnation,
+    },
+}
+
+/// How much an event matters to a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// A change of state.
+    Info,
+    /// It will need attention if it goes on.
+    Warning,
+    /// It needs attention.
+    Error,
+}
+
+/// What a membership wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For the volume's data path.
+    Order(ToVolume),
+    /// Write a slot of the superblock durably; `superblock_written` brings the end.
+    WriteSuperblock {
+        /// 0 or 1.
+        slot: u8,
+        /// Its contents.
+        bytes: Vec<u8>,
+    },
+    /// Something that a person may want to read.
+    Event {
+        /// How much it matters.
+        severity: Severity,
+        /// What happened and why.
+        text: String,
+    },
+}
+
+/// What a step may use and where it leaves its outputs.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// Now.
+    pub now: Time,
+    /// The durable vote of this node's acceptor.
+    pub vote: Vote,
+    /// For the names of new configurations.
+    pub random: &'a mut Random,
+    /// Outputs, in order.
+    pub out: &'a mut Vec<Output>,
+}
+
+impl Turn<'_> {
+    fn event(&mut self, severity: Severity, text: String) {
+        self.out.push(Output::Event { severity, text });
+    }
+}
+
+/// Where the volume stands on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// Serving nobody: starting, suspended, waiting.
+    Idle,
+    /// Serving as one of two.
+    Member,
+    /// Serving as the only member; perhaps bringing the partner's copy up to date.
+    Alone(Sync),
+    /// Being brought up to date by this configuration's owner.
+    Target {
+        source: Lineage,
+        incarnation: Incarnation,
+        offer: u32,
+    },
+}
+
+/// How far the partner's copy is, as the source sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sync {
+    /// Not begun.
+    Off,
+    /// Both sides' dirty bits are being collected.
+    Collecting { partner: Incarnation },
+    /// Their union is durable; the target must record that it is inconsistent.
+    Offered { partner: Incarnation },
+    /// Blocks are being compared and copied.
+    Copying { partner: Incarnation },
+    /// Acknowledgements are held; both write join records, then the swap.
+    Holding {
+        partner: Incarnation,
+        join: Configuration,
+        since: Time,
+        proposed: bool,
+    },
+    /// Joined here; the target has yet to adopt it.
+    Joined { partner: Incarnation, since: Time },
+}
+
+/// What the data path was last told, and whether it has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    Opening,
+    /// Open, nothing served yet in this run.
+    Ready,
+    Serving,
+    Suspending,
+    Suspended,
+    Following,
+    Draining,
+    Drained,
+    Closing,
+    Closed,
+    /// It cannot even be opened.
+    Failed,
+}
+
+/// Why nobody is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Metadata are being read.
+    Opening,
+    /// Promises of the run before may still hold.
+    Starting,
+    /// The partner is heard, its word on this volume has yet to come.
+    Meeting,
+    /// The last configuration names both: only the partner knows whether it went on alone.
+    NeedsPartner,
+    /// The partner went on without this node, whose copy is behind.
+    Outdated,
+    /// A join was begun and its end is not known here.
+    OpenJoin,
+    /// The register's votes were lost; the partner must be met before anything is done alone.
+    LostVotes,
+    /// The partner is silent; the first operation of an initiator makes this node go on alone.
+    Lazy,
+    /// A change of the configuration is being decided.
+    Deciding,
+    /// The other copy is the source; it will offer what this one lacks.
+    AwaitingSource,
+    /// Neither copy here holds every acknowledged write; the copy of one of these would.
+    NeedsCopyOf(Members),
+    /// Both replicas are blank and nobody said that they may be taken as zero.
+    NeedsCreation,
+    /// The two nodes disagree about what the volume is.
+    Mismatch(Mismatch),
+    /// Both copies were written apart.
+    SplitBrain,
+    /// This node's disk failed.
+    DiskFailed,
+    /// The superblock cannot be used.
+    Refused,
+    /// This node is being stopped.
+    Stopping,
+}
+
+/// A round of the register that this node proposes.
+#[derive(Clone, Debug)]
+struct Round {
+    proposal: Proposal,
+    since: Time,
+}
+
+/// The control side of one volume on one node.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    settings: Settings,
+    started: Time,
+    /// What is known to be on disk.
+    durable: Superblock,
+    /// What is being written there.
+    writing: Option<Superblock>,
+    refused: Option<String>,
+    crashed: bool,
+    lost_votes: bool,
+    disk_failed: bool,
+    role: Role,
+    path: Path,
+    why: Why,
+    contact: Contact,
+    view: Option<Report>,
+    /// The run of the partner with which this run has adopted the present configuration.
+    with: Option<Incarnation>,
+    /// The configuration that the data path served last.
+    served: Option<Lineage>,
+    wanted: bool,
+    channel: Option<bool>,
+    channel_since: Time,
+    union_durable: bool,
+    join_ready: bool,
+    offer: u32,
+    dirty: u64,
+    intents: u32,
+    rate: Rate,
+    eject: Option<(Eject, Time)>,
+    ejections: u32,
+    rejoin_after: Time,
+    round: Option<Round>,
+    /// The configuration that this node is about to propose or to take.
+    candidate: Option<Configuration>,
+    /// The outcome of a round that has not been acted on.
+    decided: Option<Configuration>,
+    highest: Ballot,
+    promise_until: Time,
+    lease_until: Time,
+    stopping: Option<stop::Stop>,
+    unreadable: u64,
+}
+
+/// Why a partner that is heard is to be put out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Eject {
+    Late,
+    ChannelDown,
+}
+
+/// Steps that one event can set off in a row: no path through the roles is longer.
+const MAX_STEPS: usize = 16;
+
+impl Membership {
+    /// The control side of a volume whose superblock slots were read; `found` is what
+    /// `Superblock::choose` said, `has_vote` whether this node's acceptor knows the volume.
+    /// Call [`Self::step`] next.
+    #[must_use]
+    pub fn new(settings: Settings, found: Found, has_vote: bool, now: Time) -> Self {
+        let fresh = Superblock::new(
+            settings.volume,
+            settings.me,
+            settings.size,
+            settings.block_size,
+        );
+        let (durable, blank) = match found {
+            Found::Blank => (fresh, true),
+            Found::Valid { superblock, .. } => (superblock, false),
+        };
+        let refused = refusal(&settings, &durable);
+        Self {
+            started: now,
+            crashed: !blank && !durable.clean,
+            lost_votes: durable.configuration.epoch > 0 && settings.partner.is_some() && !has_vote,
+            disk_failed: durable.disk_failed,
+            path: if refused.is_some() {
+                Path::Failed
+            } else {
+                Path::Opening
+            },
+            why: if refused.is_some() {
+                Why::Refused
+            } else {
+                Why::Opening
+            },
+            refused,
+            durable,
+            writing: None,
+            role: Role::Idle,
+            contact: Contact::Silent { since: now },
+            view: None,
+            with: None,
+            served: None,
+            wanted: false,
+            channel: None,
+            channel_since: now,
+            union_durable: false,
+            join_ready: false,
+            offer: 0,
+            dirty: 0,
+            intents: 0,
+            rate: Rate::default(),
+            eject: None,
+            ejections: 0,
+            rejoin_after: Time::ZERO,
+            round: None,
+            candidate: None,
+            decided: None,
+            highest: Ballot::default(),
+            promise_until: Time::ZERO,
+            lease_until: Time::ZERO,
+            stopping: None,
+            unreadable: 0,
+            settings,
+        }
+    }
+
+    /// The order that opens the data path; the first thing to do unless the copy was refused.
+    #[must_use]
+    pub fn open(&self) -> Option<ToVolume> {
+        let blank = self.durable.configuration.epoch == 0;
+        (self.path == Path::Opening).then_some(ToVolume::Open { blank })
+    }
+
+    /// The partner is heard, or not any more.
+    pub fn contact(&mut self, contact: Contact) {
+        self.contact = contact;
+    }
+
+    /// A report of the partner came; an older one than the last of its run is dropped.
+    pub fn report_in(&mut self, report: Report) {
+        let newer = self
+            .view
+            .as_ref()
+            .is_none_or(|it| it.incarnation() != report.incarnation() || it.seq < report.seq);
+        if newer
+            && Some(report.record.node) == self.settings.partner
+            && report.record.volume == self.settings.volume
+        {
+            self.view = Some(report);
+        }
+    }
+
+    /// The superblock write has ended. One that failed is a failed disk.
+    pub fn superblock_written(&mut self, ok: bool) {
+        let Some(written) = self.writing.take() else {
+            return;
+        };
+        if ok {
+            self.durable = written;
+        } else {
+            self.disk_failed = true;
+        }
+    }
+
+    /// The data path says something.
+    pub fn volume_said(&mut self, now: Time, word: &FromVolume) {
+        match *word {
+            FromVolume::Opened { dirty, intents } if self.path == Path::Opening => {
+                (self.dirty, self.intents) = (dirty, intents);
+                self.path = Path::Ready;
+            }
+            FromVolume::Suspended if self.path == Path::Suspending => self.path = Path::Suspended,
+            FromVolume::Wanted => self.wanted = true,
+            FromVolume::Late => self.late(now),
+            FromVolume::DiskFailed => {
+                self.disk_failed = true;
+                if self.path == Path::Opening {
+                    self.path = Path::Failed;
+                }
+            }
+            FromVolume::Channel { up } => {
+                if self.channel != Some(up) {
+                    self.channel_since = now;
+                }
+                self.channel = Some(up);
+            }
+            FromVolume::UnionDurable { dirty } => {
+                self.dirty = dirty;
+                self.union_durable = true;
+            }
+            FromVolume::Progress { dirty, done } => {
+                self.dirty = dirty;
+                self.rate.progress(now, done);
+            }
+            FromVolume::JoinReady => self.join_ready = true,
+            FromVolume::Drained { clean } => self.drained(clean),
+            FromVolume::Closed { clean } => self.closed(clean),
+            FromVolume::Unreadable { .. } => self.unreadable += 1,
+            FromVolume::Opened { .. } | FromVolume::Suspended | FromVolume::Serving { .. } => {}
+        }
+    }
+
+    /// An acceptor, this node's own or the partner's, answered a message of the register.
+    pub fn answered(&mut self, acceptor: NodeId, message: Message) {
+        if let Message::Refused { promised, .. } = message {
+            self.highest = self.highest.max(promised);
+        }
+        if let Some(round) = &mut self.round {
+            round.proposal.answered(acceptor, message);
+        }
+    }
+
+    /// What to ask of the acceptors now: of this node's own, and of the partner's. A ballot goes
+    /// out only once this node's own promise is durable.
+    #[must_use]
+    pub fn asks(&self) -> (Option<Message>, Option<Message>) {
+        let Some(round) = &self.round else {
+            return (None, None);
+        };
+        let ask = round.proposal.ask();
+        let own = round.proposal.has(self.settings.me);
+        let partner = self
+            .settings
+            .partner
+            .is_none_or(|it| round.proposal.has(it));
+        let may_leave = own || matches!(ask, Some(Message::Accept { .. }));
+        (ask.filter(|_| !own), ask.filter(|_| !partner && may_leave))
+    }
+
+    /// Whether this node's acceptor may vote for a value: not for one without this node while it
+    /// serves (it stops first), nor for one that names it although its copy is not ready for it.
+    #[must_use]
+    pub fn may_accept(&self, value: &Configuration, vote: &Vote) -> bool {
+        if !value.members.contains(self.settings.me) {
+            return matches!(self.role, Role::Idle | Role::Target { .. }) && self.quiet();
+        }
+        let prepared = self
+            .durable
+            .prepared
+            .is_some_and(|it| it.lineage() == value.lineage());
+        prepared
+            || self.durable.configuration.lineage() == value.lineage()
+            || vote.value == Some(*value)
+    }
+
+    /// This node's acceptor votes for a value: that binds it as a lease does.
+    pub fn accepting(&mut self, now: Time) {
+        self.lost_votes = false;
+        self.promise_until = self.promise_until.max(now + self.settings.timing.grant());
+    }
+
+    /// A heartbeat of the partner is being acknowledged: the epoch for which this node promises
+    /// not to act alone, if it may promise.
+    pub fn promise(&mut self, now: Time) -> Option<u64> {
+        if self.role != Role::Member || self.path != Path::Serving || self.eject.is_some() {
+            return None;
+        }
+        self.promise_until = self.promise_until.max(now + self.settings.timing.grant());
+        Some(self.durable.configuration.epoch)
+    }
+
+    /// The partner has promised for this epoch; `until`: when the lease ends, counted from
+    /// sending the heartbeat. Gives the order for the data path.
+    pub fn lease(&mut self, epoch: u64, until: Time) -> Option<ToVolume> {
+        let mine = self.role == Role::Member && self.path == Path::Serving;
+        if !mine || epoch != self.durable.configuration.epoch || until <= self.lease_until {
+            return None;
+        }
+        self.lease_until = until;
+        Some(ToVolume::Lease { until })
+    }
+
+    /// Counts as an initiator's operation: the right of this node to act alone is needed.
+    pub fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether this node is the only member and serves.
+    #[must_use]
+    pub const fn is_alone(&self) -> bool {
+        matches!(self.role, Role::Alone(_))
+    }
+
+    /// What the partner must know, with this durable vote; `seq` is left 0.
+    #[must_use]
+    pub fn report(&self, vote: Vote) -> Option<Report> {
+        if self.refused.is_some() || self.path == Path::Opening {
+            return None;
+        }
+        let offering = match self.role {
+            Role::Alone(Sync::Off | Sync::Collecting { .. }) => 0,
+            Role::Alone(_) => self.offer,
+            _ => 0,
+        };
+        Some(Report {
+            seq: 0,
+            record: self.record(),
+            ballot: vote.ballot,
+            value: vote.value,
+            serving: matches!(self.role, Role::Member | Role::Alone(_)),
+            demands: self.eject.is_some(),
+            yields: self.quiet() && self.would_yield(),
+            stopping: self.stopping.is_some(),
+            offer: offering,
+            following: match self.role {
+                Role::Target { offer, .. } if self.path == Path::Following => offer,
+                _ => 0,
+            },
+        })
+    }
+
+    fn record(&self) -> Record {
+        let mut record = Record::of(&self.durable, self.settings.incarnation);
+        record.create = self.settings.create;
+        record.crashed = self.crashed;
+        record.disk_failed |= self.disk_failed;
+        record.with = self.with;
+        record
+    }
+
+    /// Looks at all facts and does what they allow.
+    pub fn step(&mut self, turn: &mut Turn<'_>) {
+        for _ in 0..MAX_STEPS {
+            if !self.advance(turn) {
+                return;
+            }
+        }
+    }
+
+    /// One thing; whether there may be more to do.
+    fn advance(&mut self, turn: &mut Turn<'_>) -> bool {
+        if self.path == Path::Opening || self.refused.is_some() {
+            return false;
+        }
+        if self.disk_failed {
+            return self.step_failed(turn);
+        }
+        if self.durable.split_brain {
+            self.why = Why::SplitBrain;
+            self.role = Role::Idle;
+            self.suspended(turn);
+            return self.stopping.is_some() && self.step_stop(turn);
+        }
+        self.poll_round(turn);
+        if self.stopping.is_some() {
+            return self.step_stop(turn);
+        }
+        match self.role {
+            Role::Idle => self.step_idle(turn),
+            Role::Member => self.step_member(turn),
+            Role::Alone(sync) => self.step_alone(turn, sync),
+            Role::Target { .. } => self.step_target(turn),
+        }
+    }
+
+    /// Changes the superblock, and says whether the change is durable already. While another
+    /// write is under way nothing is begun: the next step asks again.
+    fn persist(&mut self, turn: &mut Turn<'_>, change: impl FnOnce(&mut Superblock)) -> bool {
+        if self.writing.is_some() {
+            return false;
+        }
+        let mut next = self.durable.clone();
+        change(&mut next);
+        if next == self.durable {
+            return true;
+        }
+        next.counter += 1;
+        let (slot, bytes) = next.encode();
+        turn.out.push(Output::WriteSuperblock { slot, bytes });
+        self.writing = Some(next);
+        false
+    }
+
+    /// Whether nothing is admitted, acknowledged or granted here.
+    const fn quiet(&self) -> bool {
+        !matches!(
+            self.path,
+            Path::Opening | Path::Serving | Path::Suspending | Path::Draining
+        )
+    }
+
+    /// Sees to it that the data path stands still; whether it does.
+    fn suspended(&mut self, turn: &mut Turn<'_>) -> bool {
+        match self.path {
+            Path::Serving | Path::Following | Path::Draining => {
+                self.wanted = false;
+                self.lease_until = Time::ZERO;
+                self.path = Path::Suspending;
+                turn.out.push(Output::Order(ToVolume::Suspend));
+                false
+            }
+            Path::Opening | Path::Suspending => false,
+            _ => true,
+        }
+    }
+
+    /// The newest report of the run of the partner that is heard.
+    fn current_view(&self) -> Option<Report> {
+        let Contact::Heard { incarnation } = self.contact else {
+            return None;
+        };
+        self.view
+            .clone()
+            .filter(|it| it.incarnation() == incarnation)
+    }
+
+    fn only_me(&self) -> Members {
+        Members::only(self.settings.me)
+    }
+
+    fn lower(&self) -> bool {
+        self.settings
+            .partner
+            .is_none_or(|partner| self.settings.me < partner)
+    }
+
+    fn step_failed(&mut self, turn: &mut Turn<'_>) -> bool {
+        if self.why != Why::DiskFailed {
+            self.why = Why::DiskFailed;
+            turn.event(Severity::Error, String::from("this node's disk failed: it serves this volume no more until the disk is replaced or cleared"));
+        }
+        self.role = Role::Idle;
+        if self.suspended(turn)
+            && self.writing.is_none()
+            && !self.durable.disk_failed
+            && self.path != Path::Failed
+        {
+            // A metadata area that fails as well cannot hold the flag: one attempt is all.
+            self.path = Path::Failed;
+            self.persist(turn, |it| it.disk_failed = true);
+        }
+        self.stopping.is_some() && self.step_stop(turn)
+    }
+}
+
+/// Why a superblock does not belong to this volume here.
+fn refusal(settings: &Settings, found: &Superblock) -> Option<String> {
+    let wrong = if found.volume != settings.volume {
+        alloc::format!("belongs to volume {:032x}", found.volume.0)
+    } else if found.node != settings.me {
+        alloc::format!(
+            "was written by node {}, this is node {}",
+            found.node.0,
+            settings.me.0
+        )
+    } else if found.size != settings.size {
+        alloc::format!(
+            "says {} bytes, the configuration {}",
+            found.size,
+            settings.size
+        )
+    } else if found.block_size != settings.block_size {
+        alloc::format!(
+            "says blocks of {} bytes, the configuration {}",
+            found.block_size,
+            settings.block_size
+        )
+    } else {
+        return None;
+    };
+    Some(alloc::format!(
+        "the metadata {wrong}: check the paths of image and metadata; nothing was changed"
+    ))
+}

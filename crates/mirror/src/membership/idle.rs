@@ -1,0 +1,190 @@
+//! Serving nobody: what must be waited for, and when this node may begin or go on by itself.
+
+use super::{Contact, Membership, Output, Role, Severity, Sync, Turn, Why};
+use crate::control::{Configuration, Members, Time, ToVolume};
+use alloc::format;
+
+impl Membership {
+    pub(super) fn step_idle(&mut self, turn: &mut Turn<'_>) -> bool {
+        if !self.suspended(turn) {
+            return false;
+        }
+        let Some(partner) = self.settings.partner else {
+            return self.single(turn);
+        };
+        self.expire_demand(turn);
+        if let Some(view) = self.current_view() {
+            let joined = view.record.configuration;
+            let mine = self
+                .durable
+                .prepared
+                .is_some_and(|it| it.lineage() == joined.lineage());
+            if mine && joined.members.contains(self.settings.me) && joined.members.contains(partner)
+            {
+                return self.promote(turn, &view);
+            }
+            return self.pair(turn, &view);
+        }
+        match self.contact {
+            Contact::Silent { since } => self.without_partner(turn, since),
+            Contact::Heard { .. } => {
+                self.why = Why::Meeting;
+                false
+            }
+        }
+    }
+
+    /// A volume with one replica.
+    fn single(&mut self, turn: &mut Turn<'_>) -> bool {
+        if self.durable.configuration.epoch > 0 {
+            return self.begin_alone(turn, turn.now);
+        }
+        if !self.settings.create {
+            self.why = Why::NeedsCreation;
+            return false;
+        }
+        let first = self.new_configuration(turn, self.only_me(), false);
+        let durable = self.persist(turn, |it| {
+            it.adopt(first);
+            it.base = first.epoch;
+        });
+        durable && self.begin_alone(turn, turn.now)
+    }
+
+    /// The partner is silent on every channel since then.
+    fn without_partner(&mut self, turn: &mut Turn<'_>, since: Time) -> bool {
+        let timing = self.settings.timing;
+        let configuration = self.durable.configuration;
+        let held = self.served == Some(configuration.lineage()) || self.with.is_some();
+        let open_join = self
+            .durable
+            .prepared
+            .is_some_and(|it| it.members != self.only_me());
+        let barred = turn
+            .vote
+            .value
+            .is_some_and(|it| !it.members.contains(self.settings.me));
+        self.why = if configuration.epoch == 0 {
+            Why::NeedsPartner
+        } else if self.durable.inconsistent
+            || barred
+            || !configuration.members.contains(self.settings.me)
+        {
+            Why::Outdated
+        } else if self.lost_votes {
+            Why::LostVotes
+        } else if configuration.members != self.only_me() && !held {
+            Why::NeedsPartner
+        } else if open_join && !held {
+            Why::OpenJoin
+        } else if turn.now < self.started + timing.grant() || turn.now < since + timing.silence {
+            Why::Starting
+        } else if configuration.members == self.only_me() && !open_join {
+            return self.begin_alone(turn, self.promise_until.max(turn.now));
+        } else {
+            Why::Lazy
+        };
+        let precedence = if self.lower() {
+            Time::ZERO
+        } else {
+            timing.precedence
+        };
+        let due = since + timing.silence + precedence;
+        self.why == Why::Lazy && self.wanted && turn.now >= due && self.go_alone(turn)
+    }
+
+    /// The escape of the heartbeat strategy: a configuration without the partner's vote, durable
+    /// together with `wrote` before anything is written under it. Once it is, this node is the
+    /// only member and begins as such.
+    fn go_alone(&mut self, turn: &mut Turn<'_>) -> bool {
+        self.round = None;
+        self.decided = None;
+        let alone = self.new_configuration(turn, self.only_me(), true);
+        let idle = self.writing.is_none();
+        let durable = self.persist(turn, |it| {
+            it.adopt(alone);
+            it.wrote = true;
+            it.clean = false;
+        });
+        if idle && !durable {
+            let text = format!(
+                "the partner is silent on every channel: going on alone (epoch {})",
+                alone.epoch
+            );
+            turn.event(Severity::Warning, text);
+        }
+        durable
+    }
+
+    /// Serves as the only member of the present configuration.
+    pub(super) fn begin_alone(&mut self, turn: &mut Turn<'_>, not_before: Time) -> bool {
+        let durable = self.persist(turn, |it| {
+            it.clean = false;
+            it.wrote |= it.configuration.unilateral;
+        });
+        if !durable {
+            return false;
+        }
+        let configuration = self.durable.configuration;
+        assert!(
+            configuration.members == self.only_me() && !self.durable.inconsistent,
+            "only the sole member serves alone"
+        );
+        turn.out.push(Output::Order(ToVolume::Serve {
+            configuration,
+            partner_incarnation: None,
+            not_before,
+            joined: false,
+        }));
+        turn.event(
+            Severity::Info,
+            format!("serving as the only member (epoch {})", configuration.epoch),
+        );
+        self.ejected(turn);
+        self.with = None;
+        self.settle(Role::Alone(Sync::Off));
+        true
+    }
+
+    /// A configuration newer than all that this node has seen; the same one until it is used up
+    /// or overtaken.
+    pub(super) fn new_configuration(
+        &mut self,
+        turn: &mut Turn<'_>,
+        members: Members,
+        unilateral: bool,
+    ) -> Configuration {
+        let own = [
+            Some(self.durable.configuration),
+            self.durable.prepared,
+            turn.vote.value,
+        ];
+        let theirs = self
+            .view
+            .iter()
+            .flat_map(|it| [Some(it.record.configuration), it.record.prepared, it.value]);
+        let (mut highest, mut fits) = (0, None);
+        if let Some(candidate) = self.candidate {
+            fits = (candidate.members == members && candidate.unilateral == unilateral)
+                .then_some(candidate);
+        }
+        for seen in own.into_iter().chain(theirs).flatten() {
+            highest = highest.max(seen.epoch);
+            fits = fits.filter(|it| seen.epoch < it.epoch || seen.lineage() == it.lineage());
+        }
+        if let Some(candidate) = fits {
+            return candidate;
+        }
+        let generation = turn.random.number();
+        let owner = self.settings.me;
+        let candidate = Configuration {
+            epoch: highest + 1,
+            generation,
+            members,
+            owner,
+            unilateral,
+        };
+        self.candidate = Some(candidate);
+        candidate
+    }
+}

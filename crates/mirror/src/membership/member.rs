@@ -1,0 +1,223 @@
+//! Serving as one of two, and being brought up to date by the other.
+
+use super::{Contact, Eject, Membership, Output, Role, Severity, Sync, Turn, Why};
+use crate::control::{Incarnation, Time, ToVolume};
+use alloc::format;
+use core::time::Duration;
+
+/// Ejections of a slow partner after which each further one waits longest.
+const MAX_DOUBLINGS: u32 = 7;
+/// The longest wait before an ejected partner may join again: an hour.
+const LONGEST_REJOIN: Duration = Duration::from_secs(3600);
+/// An ejection that the partner has not answered for this long is given up, and the two go on.
+const EJECT_FOR: Duration = Duration::from_secs(10);
+
+impl Membership {
+    /// An operation waits for the partner for too long.
+    pub(super) fn late(&mut self, now: Time) {
+        if self.role == Role::Member && self.eject.is_none() {
+            self.eject = Some((Eject::Late, now));
+        }
+    }
+
+    /// Whether this node should leave the volume to its partner, once it stands still.
+    pub(super) fn would_yield(&self) -> bool {
+        let demanded = self.current_view().is_some_and(|it| it.demands);
+        self.disk_failed || self.leaving() || demanded && !(self.eject.is_some() && self.lower())
+    }
+
+    /// Serves as a member of the present configuration with this run of the partner.
+    pub(super) fn serve_member(&mut self, turn: &mut Turn<'_>, partner: Incarnation) -> bool {
+        let configuration = self.durable.configuration;
+        let joined = self.served != Some(configuration.lineage());
+        turn.out.push(Output::Order(ToVolume::Serve {
+            configuration,
+            partner_incarnation: Some(partner),
+            not_before: turn.now,
+            joined,
+        }));
+        let text = if joined {
+            "joined: both nodes hold every write"
+        } else {
+            "resumed: both nodes go on as before"
+        };
+        turn.event(
+            Severity::Info,
+            format!("{text} (epoch {})", configuration.epoch),
+        );
+        self.with = Some(partner);
+        self.settle(Role::Member);
+        true
+    }
+
+    /// What every `Serve` has in common.
+    pub(super) fn settle(&mut self, role: Role) {
+        self.served = Some(self.durable.configuration.lineage());
+        self.path = super::Path::Serving;
+        self.role = role;
+        self.crashed = false;
+        self.wanted = false;
+        self.join_ready = false;
+        self.union_durable = false;
+        self.lease_until = Time::ZERO;
+        self.candidate = None;
+        if matches!(role, Role::Alone(_)) {
+            self.eject = None;
+        }
+    }
+
+    pub(super) fn step_member(&mut self, turn: &mut Turn<'_>) -> bool {
+        let gone = match (self.contact, self.current_view()) {
+            (Contact::Silent { .. }, _) => Some("the partner is silent on every channel"),
+            (Contact::Heard { incarnation }, _) if Some(incarnation) != self.with => {
+                Some("the partner restarted")
+            }
+            (_, None) => Some("the partner restarted"),
+            (_, Some(view))
+                if view.record.configuration.lineage() != self.durable.configuration.lineage() =>
+            {
+                Some("the partner moved to another configuration")
+            }
+            (_, Some(view)) if view.yields => Some("the partner stepped down"),
+            (_, Some(_)) if self.would_yield() => Some("the partner asked this node to step down"),
+            _ => None,
+        };
+        self.watch_channel(turn);
+        let reason = match (gone, self.eject) {
+            (Some(reason), _) => reason,
+            (None, Some((Eject::Late, _))) => {
+                "an operation has waited for the partner for too long"
+            }
+            (None, Some((Eject::ChannelDown, _))) => {
+                "no data channel to the partner, although it is heard"
+            }
+            (None, None) => return false,
+        };
+        turn.event(Severity::Warning, format!("suspended: {reason}"));
+        self.role = Role::Idle;
+        self.why = Why::Deciding;
+        self.suspended(turn);
+        true
+    }
+
+    /// With every data channel down and heartbeats alive, the node that comes first goes on.
+    fn watch_channel(&mut self, turn: &Turn<'_>) {
+        let patience = self.settings.timing.silence;
+        let down = self.channel == Some(false) && turn.now >= self.channel_since + patience;
+        if down && self.lower() && self.eject.is_none() {
+            self.eject = Some((Eject::ChannelDown, turn.now));
+        }
+    }
+
+    /// The partner was put out: when it may come back.
+    pub(super) fn ejected(&mut self, turn: &mut Turn<'_>) {
+        let Some((reason, _)) = self.eject.take() else {
+            return;
+        };
+        if reason == Eject::Late {
+            let wait = self.settings.timing.rejoin * (1 << self.ejections.min(MAX_DOUBLINGS));
+            self.ejections += 1;
+            self.rejoin_after = turn.now + wait.min(LONGEST_REJOIN);
+            let text = format!(
+                "the partner was too slow and was put out; it may join again in {} s",
+                wait.as_secs()
+            );
+            turn.event(Severity::Warning, text);
+        }
+    }
+
+    /// A demand that nobody answered is dropped.
+    pub(super) fn expire_demand(&mut self, turn: &Turn<'_>) {
+        let outbid = !self.lower() && self.current_view().is_some_and(|it| it.demands);
+        if self
+            .eject
+            .is_some_and(|(_, since)| turn.now >= since + EJECT_FOR)
+            || outbid
+        {
+            self.eject = None;
+        }
+    }
+
+    pub(super) fn step_target(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Role::Target {
+            source,
+            incarnation,
+            offer,
+        } = self.role
+        else {
+            return false;
+        };
+        let view = self
+            .current_view()
+            .filter(|it| it.incarnation() == incarnation);
+        let Some(view) = view else {
+            return self.leave_target(turn, "the source is gone");
+        };
+        if self
+            .durable
+            .prepared
+            .is_some_and(|it| it.lineage() == view.record.configuration.lineage())
+        {
+            return self.promote(turn, &view);
+        }
+        if view.record.configuration.lineage() != source || view.offer != offer {
+            return self.leave_target(turn, "the source begins anew");
+        }
+        let join = view
+            .record
+            .prepared
+            .filter(|it| it.members.count() == 2 && it.members.contains(self.settings.me));
+        if join.is_some() && join != self.durable.prepared {
+            self.persist(turn, |it| it.prepared = join);
+        }
+        false
+    }
+
+    fn leave_target(&mut self, turn: &mut Turn<'_>, reason: &str) -> bool {
+        turn.event(
+            Severity::Warning,
+            format!("resynchronisation interrupted: {reason}"),
+        );
+        self.role = Role::Idle;
+        self.why = Why::AwaitingSource;
+        self.suspended(turn);
+        true
+    }
+
+    /// The partner adopted the configuration for which this node's join record is open: this
+    /// copy is a full member. Consistent and joined become durable in one write.
+    pub(super) fn promote(&mut self, turn: &mut Turn<'_>, view: &super::report::Report) -> bool {
+        let joined = view.record.configuration;
+        let durable = self.persist(turn, |it| {
+            it.adopt(joined);
+            it.inconsistent = false;
+            it.clean = false;
+            it.base = joined.epoch;
+        });
+        if !durable {
+            return false;
+        }
+        if view.record.with == Some(self.settings.incarnation) {
+            return self.serve_member(turn, view.incarnation());
+        }
+        self.role = Role::Idle;
+        self.suspended(turn);
+        true
+    }
+
+    /// Keeps the shape of a sync in one place: off, and the data path told so.
+    pub(super) fn end_sync(&mut self, turn: &mut Turn<'_>) {
+        if let Role::Alone(sync) = self.role
+            && sync != Sync::Off
+        {
+            turn.event(
+                Severity::Warning,
+                alloc::string::String::from("resynchronisation interrupted: going on alone"),
+            );
+            turn.out.push(Output::Order(ToVolume::Alone));
+            self.role = Role::Alone(Sync::Off);
+            self.join_ready = false;
+            self.union_durable = false;
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The two copies meet: both sides make the same plan of the same facts, and the source, whom
+//! the plan names, has the register decide before anything is copied.
+
+use super::report::Report;
+use super::{Membership, Output, Role, Round, Severity, Turn, Why};
+use crate::control::{Configuration, Members, NodeId, ToVolume};
+use crate::decide::{Copy, Plan, decide_preferring};
+use crate::register::{Proposal, Step};
+use alloc::format;
+use alloc::string::String;
+
+/// In heartbeat strategy both data nodes must agree.
+const QUORUM: u32 = 2;
+
+impl Membership {
+    /// The value that a completed read of the register would give.
+    pub(super) fn register_value(turn: &Turn<'_>, view: &Report) -> Option<Configuration> {
+        if view.ballot > turn.vote.ballot {
+            view.value
+        } else {
+            turn.vote.value
+        }
+    }
+
+    /// What `decide` says of both records. A side that has stepped down is not preferred.
+    pub(super) fn plan(&self, turn: &Turn<'_>, view: &Report) -> Plan {
+        let prefer = match (self.quiet() && self.would_yield(), view.yields) {
+            (false, true) => Some(self.settings.me),
+            (true, false) => self.settings.partner,
+            _ => None,
+        };
+        decide_preferring(
+            &self.record(),
+            &view.record,
+            Self::register_value(turn, view),
+            prefer,
+        )
+    }
+
+    /// Idle, and the partner's word is here.
+    pub(super) fn pair(&mut self, turn: &mut Turn<'_>, view: &Report) -> bool {
+        if self.decided.is_some() {
+            return self.act_on_decision(turn, view);
+        }
+        let awaited = self.with == Some(view.incarnation())
+            && view
+                .record
+                .prepared
+                .is_some_and(|it| it.lineage() == self.durable.configuration.lineage());
+        if self.round.is_some() || awaited {
+            self.why = Why::Deciding;
+            return false;
+        }
+        match self.plan(turn, view) {
+            Plan::SplitBrain => self.split(turn),
+            Plan::Refuse(mismatch) => {
+                self.why = Why::Mismatch(mismatch);
+                false
+            }
+            Plan::Create { agreed: false } => {
+                self.why = Why::NeedsCreation;
+                false
+            }
+            Plan::Create { agreed: true } => self.create(turn, view),
+            Plan::Unavailable { truth } => {
+                self.why = Why::NeedsCopyOf(truth.members);
+                false
+            }
+            Plan::Resume
+                if self.eject.is_some() || self.would_yield() || view.yields || view.demands =>
+            {
+                self.why = Why::Deciding;
+                false
+            }
+            Plan::Resume => self.serve_member(turn, view.incarnation()),
+            Plan::Source { node, copy } if node == self.settings.me => {
+                self.why = Why::Deciding;
+                !self.would_yield() && self.become_source(turn, view, copy)
+            }
+            Plan::Source { .. } => self.become_target(turn, view),
+        }
+    }
+
+    /// Both went their own way: nobody serves, so that no initiator mixes the two, until a
+    /// person chooses.
+    pub(super) fn split(&mut self, turn: &mut Turn<'_>) -> bool {
+        let idle = self.writing.is_none();
+        let durable = self.persist(turn, |it| it.split_brain = true);
+        if idle && !durable {
+            turn.event(
+                Severity::Error,
+                String::from("split brain: both nodes were written apart; neither serves until one copy is chosen"),
+            );
+        }
+        durable
+    }
+
+    /// Makes itself the only member, by a swap unless the register says so already, and serves.
+    pub(super) fn become_source(&mut self, turn: &mut Turn<'_>, view: &Report, copy: Copy) -> bool {
+        let found = Self::register_value(turn, view);
+        let mine = self.durable.configuration;
+        if found.is_some_and(|it| it.lineage() == mine.lineage()) && mine.members == self.only_me()
+        {
+            return self.role == Role::Idle && self.begin_alone(turn, turn.now);
+        }
+        let new = self.new_configuration(turn, self.only_me(), false);
+        let theirs = view.record.configuration;
+        let durable = self.persist(turn, |it| {
+            if let Some(value) = found {
+                if it
+                    .prepared
+                    .is_some_and(|it| it.lineage() == value.lineage())
+                {
+                    // A join that was decided and never adopted: this copy is a full member.
+                    it.adopt(value);
+                    it.inconsistent = false;
+                }
+                it.remember(value);
+            }
+            // The partner's line ends in ours from here on.
+            it.remember(theirs);
+            if copy == Copy::Everything && !view.record.blank {
+                it.base = new.epoch;
+            }
+            it.prepared = Some(new);
+        });
+        if durable {
+            self.propose(turn, view, new);
+        }
+        false
+    }
+
+    pub(super) fn propose(&mut self, turn: &Turn<'_>, view: &Report, new: Configuration) {
+        let expect = Self::register_value(turn, view).map(|it| it.lineage());
+        let ballot = turn
+            .vote
+            .promised
+            .max(turn.vote.ballot)
+            .max(view.ballot)
+            .max(self.highest)
+            .after(self.settings.me);
+        self.highest = ballot;
+        self.round = Some(Round {
+            proposal: Proposal::new(ballot, QUORUM, expect, new),
+            since: turn.now,
+        });
+    }
+
+    /// Takes the end of a round, or gives it up; what it left behind the next one finds.
+    pub(super) fn poll_round(&mut self, turn: &Turn<'_>) {
+        let Some(round) = &self.round else { return };
+        match round.proposal.step() {
+            Step::Decided(value) => {
+                self.decided = Some(value);
+                self.lost_votes = false;
+                self.round = None;
+            }
+            Step::Outbid(_) => self.round = None,
+            _ if turn.now >= round.since + self.settings.timing.answer => self.round = None,
+            _ => {}
+        }
+    }
+
+    /// Acts on what a completed round gave, whoever proposed it.
+    pub(super) fn act_on_decision(&mut self, turn: &mut Turn<'_>, view: &Report) -> bool {
+        let Some(value) = self.decided else {
+            return false;
+        };
+        if self.durable.prepared != Some(value) {
+            self.decided = None;
+            self.candidate = None;
+            return true;
+        }
+        let both = value.members.count() == 2;
+        let durable = self.persist(turn, |it| {
+            it.adopt(value);
+            it.inconsistent = false;
+            it.clean = false;
+            if both {
+                it.base = value.epoch;
+            }
+        });
+        if !durable {
+            return false;
+        }
+        self.decided = None;
+        self.with = both.then(|| view.incarnation());
+        if both {
+            // The partner adopts next; its report ends the wait.
+            return true;
+        }
+        self.begin_alone(turn, turn.now)
+    }
+
+    /// A new volume: both write a join record for its first configuration, then it is decided.
+    fn create(&mut self, turn: &mut Turn<'_>, view: &Report) -> bool {
+        self.why = Why::Deciding;
+        if !self.lower() {
+            let first = view.record.prepared;
+            if first.is_some() && first != self.durable.prepared {
+                self.persist(turn, |it| it.prepared = first);
+            }
+            return false;
+        }
+        let both = self.only_me().with(view.record.node);
+        let first = self.new_configuration(turn, both, false);
+        if self.persist(turn, |it| it.prepared = Some(first)) && view.record.prepared == Some(first)
+        {
+            self.propose(turn, view, first);
+        }
+        false
+    }
+
+    fn become_target(&mut self, turn: &mut Turn<'_>, view: &Report) -> bool {
+        let source = view.record.configuration;
+        self.why = Why::AwaitingSource;
+        let offered = view.offer > 0 && source.members == Members::only(view.record.node);
+        if !offered || self.disk_failed {
+            return false;
+        }
+        let (lineage, node): (_, NodeId) = (source.lineage(), view.record.node);
+        let durable = self.persist(turn, |it| {
+            for past in &view.record.history {
+                it.remember_past(*past);
+            }
+            if it.configuration.lineage() != lineage {
+                it.adopt(source);
+            }
+            it.source = Some(lineage);
+            it.prepared = None;
+            it.inconsistent = true;
+            it.clean = false;
+        });
+        if !durable {
+            return false;
+        }
+        self.with = None;
+        self.served = None;
+        turn.out.push(Output::Order(ToVolume::Follow {
+            source,
+            source_incarnation: view.incarnation(),
+        }));
+        turn.event(
+            Severity::Info,
+            format!(
+                "resynchronising from node {} (epoch {})",
+                node.0, source.epoch
+            ),
+        );
+        self.path = super::Path::Following;
+        self.role = Role::Target {
+            source: lineage,
+            incarnation: view.incarnation(),
+            offer: view.offer,
+        };
+        true
+    }
+}

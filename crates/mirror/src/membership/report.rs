@@ -1,0 +1,40 @@
+//! What a node tells its partner about one volume, whole each time it changes and now and then
+//! besides: nothing depends on any one message, the newest report says it all.
+
+use crate::control::{Configuration, Incarnation};
+use crate::decide::Record;
+use crate::register::Ballot;
+
+/// The state of one volume on one node, as the partner must know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Counts the reports of this run; an older one is dropped.
+    pub seq: u64,
+    /// What `decide` needs; all of it is durable.
+    pub record: Record,
+    /// The durable vote of this node's acceptor: ballot of the value.
+    pub ballot: Ballot,
+    /// And the value.
+    pub value: Option<Configuration>,
+    /// Initiators are served here, or may be at any moment.
+    pub serving: bool,
+    /// The partner is asked to step down and vote.
+    pub demands: bool,
+    /// This node has stepped down, or cannot serve: the partner should go on alone.
+    pub yields: bool,
+    /// This node is being stopped.
+    pub stopping: bool,
+    /// As the source: the union of both sides' dirty bits is durable, the target may follow.
+    /// Counts the attempts; 0: no offer.
+    pub offer: u32,
+    /// As the target: the offer that is followed; 0: none.
+    pub following: u32,
+}
+
+impl Report {
+    /// Which run of the sender speaks.
+    #[must_use]
+    pub const fn incarnation(&self) -> Incarnation {
+        self.record.incarnation
+    }
+}
