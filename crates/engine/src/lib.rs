@@ -6,3 +6,4 @@ extern crate alloc;
 
 pub mod interface;
 pub mod pool;
+pub mod node_interface;

@@ -9,6 +9,7 @@ use crate::register::{Ballot, Message};
 use crate::superblock::{HISTORY_LEN, Past, RawConfiguration, RawPast};
 use alloc::vec::Vec;
 use core::time::Duration;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zerocopy::network_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -32,6 +33,17 @@ pub struct PoolVersion {
     pub generation: u64,
     /// SHA-256 of the document, truncated to 16 bytes.
     pub hash: u128,
+}
+
+impl PoolVersion {
+    /// The version of a document that is the `generation`th.
+    #[must_use]
+    pub fn of(generation: u64, document: &[u8]) -> Self {
+        let digest = Sha256::digest(document);
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        Self { generation, hash: u128::from_be_bytes(hash) }
+    }
 }
 
 /// What a node says about its pool configuration.

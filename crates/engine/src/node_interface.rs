@@ -1,0 +1,292 @@
+//! What a `Node` is told, and what it wants done. The control thread carries actions out and
+//! reports with events, exactly as a shard's thread does for `Shard`; it never decides.
+
+use crate::interface::{FromShard, ToShard, VolumeSettings};
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
+use lockstep_mirror::control_frame::PoolVersion;
+use lockstep_mirror::lease::Timing;
+pub use lockstep_mirror::membership::Severity;
+pub use lockstep_mirror::membership::status::{Standing, VolumeStatus};
+
+/// One control connection to the partner, named by the driver; never reused in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// What a node must know from the start.
+#[derive(Clone)]
+pub struct NodeSettings {
+    /// This node's number, 1 or 2.
+    pub node: NodeId,
+    /// The other data node; `None`: a single node without partner.
+    pub partner: Option<NodeId>,
+    /// The cluster's id.
+    pub cluster: u128,
+    /// The pair's secret.
+    pub secret: Box<[u8]>,
+    /// This run, a random number.
+    pub incarnation: Incarnation,
+    /// Data portals of this node.
+    pub portals: u16,
+    /// Data portals of the partner.
+    pub partner_portals: u16,
+    /// The times.
+    pub timing: Timing,
+    /// The register's file as found; `None`: there is none.
+    pub acceptor: Option<Vec<u8>>,
+    /// The pool configuration's file as found; `None`: there is none.
+    pub pool: Option<Vec<u8>>,
+}
+
+/// A volume's place on this node is open and locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeReady {
+    /// As the shard must know it; `spec` names partner and incarnation.
+    pub settings: VolumeSettings,
+    /// The pool configuration says that the volume is new: both replicas may be taken as zero.
+    pub create: bool,
+    /// The two superblock slots as read, 4096 bytes each (zeroes where the file is short).
+    pub superblocks: [Vec<u8>; 2],
+}
+
+/// What an operator may order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// After two nodes changed the pool configuration apart: this node's version is the one.
+    KeepConfig,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum NodeEvent<'a> {
+    /// A control connection is up; `path`: which of the configured paths it uses.
+    LinkUp {
+        /// Its name.
+        link: LinkId,
+        /// Index of the path.
+        path: u16,
+    },
+    /// It is gone, whoever closed it; once for each `LinkUp`.
+    LinkDown {
+        /// Its name.
+        link: LinkId,
+    },
+    /// Bytes came on it, in order, in pieces of any size.
+    LinkBytes {
+        /// Its name.
+        link: LinkId,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// A volume was provisioned or opened. Node attaches it to its shard.
+    VolumeReady(Box<VolumeReady>),
+    /// A volume of the pool configuration cannot be opened here.
+    VolumeUnavailable {
+        /// Which one.
+        volume: VolumeId,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// A volume was deleted; Node detaches it.
+    VolumeGone {
+        /// Which one.
+        volume: VolumeId,
+    },
+    /// A `WriteSuperblock` has ended.
+    SuperblockWritten {
+        /// Of this volume.
+        volume: VolumeId,
+        /// Whether it is durable.
+        ok: bool,
+    },
+    /// A `WriteAcceptor` has ended.
+    AcceptorWritten {
+        /// Whether it is durable.
+        ok: bool,
+    },
+    /// A `StoreConfig` has ended.
+    ConfigStored {
+        /// Whether it is durable.
+        ok: bool,
+    },
+    /// An operator's change of the pool configuration; answered by `ConfigOutcome`.
+    ProposeConfig {
+        /// The whole new document, at most [`MAX_DOCUMENT`] bytes.
+        document: Vec<u8>,
+    },
+    /// The number of data portals of the two nodes changed.
+    Portals {
+        /// This node's.
+        own: u16,
+        /// The partner's.
+        partner: u16,
+    },
+    /// When the slowest shard last turned.
+    Stamp {
+        /// The oldest of all shards' stamps.
+        oldest: Time,
+    },
+    /// A shard says something. Answers to `Sessions` and notes are not for Node.
+    Shard(FromShard),
+    /// SIGTERM: hand over, drain, flush, log out; ends with `Stopped`.
+    Stop,
+    /// An operator's order.
+    Operator(Operator),
+    /// The deadline has passed (or nothing in particular: always harmless).
+    Tick,
+}
+
+/// Longest pool configuration in bytes.
+pub const MAX_DOCUMENT: usize = 1 << 20;
+
+/// What to do.
+#[derive(Debug)]
+pub enum NodeAction {
+    /// Send these bytes on a link, in order.
+    LinkSend {
+        /// The link.
+        link: LinkId,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Close it; `LinkDown` follows. The dialing side dials again after a while.
+    LinkClose {
+        /// The link.
+        link: LinkId,
+    },
+    /// For the shard that holds the volume or target named in it.
+    Order(ToShard),
+    /// Write a superblock slot (4096 bytes at `slot` × 4096 of the metadata area), durably.
+    WriteSuperblock {
+        /// Of this volume.
+        volume: VolumeId,
+        /// 0 or 1.
+        slot: u8,
+        /// Its contents.
+        bytes: Vec<u8>,
+    },
+    /// Replace the register's file, durably and atomically.
+    WriteAcceptor {
+        /// Its contents.
+        bytes: Vec<u8>,
+    },
+    /// Replace the pool configuration's file, durably and atomically.
+    StoreConfig {
+        /// Its contents.
+        bytes: Vec<u8>,
+    },
+    /// This document is in force now (also once at the start): create, attach and delete volumes
+    /// by it.
+    ConfigCommitted {
+        /// Counts the changes.
+        generation: u64,
+        /// The document.
+        document: Vec<u8>,
+    },
+    /// The end of a `ProposeConfig`.
+    ConfigOutcome(Result<u64, ConfigRefusal>),
+    /// Open or close this node's data portals.
+    Portals {
+        /// Which.
+        open: bool,
+    },
+    /// For the durable list of events.
+    Event {
+        /// What happened, and why.
+        text: String,
+        /// How much it matters.
+        severity: Severity,
+        /// The volume that it is about, if one.
+        volume: Option<VolumeId>,
+    },
+    /// Nothing is left to do after `Stop`.
+    Stopped {
+        /// No volume has anything to compare after the next start.
+        clean: bool,
+    },
+}
+
+/// Why a change of the pool configuration was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigRefusal {
+    /// One at a time.
+    #[error("another change of the pool configuration is under way: try again when it has ended")]
+    Busy,
+    /// Larger than allowed.
+    #[error("the pool configuration is larger than {MAX_DOCUMENT} bytes")]
+    TooLarge,
+    /// The partner is not heard, and this node may not decide alone.
+    #[error(
+        "the partner is silent and this node does not serve every mirrored volume alone: it may hold newer \
+         configuration; start the partner, or wait until this node serves alone"
+    )]
+    NotAlone,
+    /// The partner is heard but did not take the change in time. It may still come into force.
+    #[error("the partner did not confirm the change in time: look at `lockstep status` before you try again")]
+    Unconfirmed,
+    /// Both nodes were changed apart.
+    #[error("the two nodes hold different pool configurations: resolve that first")]
+    Conflict,
+    /// It could not be stored.
+    #[error("the pool configuration could not be stored on this node: see its log for the disk error")]
+    NotStored,
+    /// This node is being stopped.
+    #[error("this node is being stopped")]
+    Stopping,
+}
+
+/// A control link, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// Its name.
+    pub link: LinkId,
+    /// Index of the path.
+    pub path: u16,
+    /// The handshake is done.
+    pub established: bool,
+    /// Since the last heartbeat on it.
+    pub heard: Option<Duration>,
+    /// From a heartbeat to its acknowledgement, the last time.
+    pub round_trip: Option<Duration>,
+}
+
+/// The pool configuration, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolStatus {
+    /// The version in force here.
+    pub committed: PoolVersion,
+    /// A version that is prepared and not in force.
+    pub prepared: Option<PoolVersion>,
+    /// The partner's version where it and ours exclude each other.
+    pub conflict: Option<PoolVersion>,
+}
+
+/// Everything that `status` shows of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// This node.
+    pub node: NodeId,
+    /// This run.
+    pub incarnation: Incarnation,
+    /// The other one.
+    pub partner: Option<NodeId>,
+    /// Since the last heartbeat of the partner on any link; `None`: never heard.
+    pub partner_heard: Option<Duration>,
+    /// Whether it counts as alive.
+    pub partner_alive: bool,
+    /// All links.
+    pub links: Vec<LinkStatus>,
+    /// All volumes.
+    pub volumes: Vec<(VolumeId, VolumeStatus)>,
+    /// The pool configuration.
+    pub pool: PoolStatus,
+    /// Whether the data portals are open.
+    pub portals_open: bool,
+    /// Whether this node is being stopped.
+    pub stopping: bool,
+    /// What a person should look at, most important first.
+    pub problems: Vec<String>,
+}
