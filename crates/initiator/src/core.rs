@@ -5,6 +5,8 @@
 
 pub mod chap;
 pub mod command;
+#[cfg(test)]
+mod fake_target;
 pub mod ledger;
 mod login;
 pub mod multipath;

@@ -571,3 +571,6 @@ impl Multipath {
 fn changes_blocks(command: &Command) -> bool {
     !command.data_out.is_empty() || matches!(command.cdb[0], 0x41 | 0x93)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,178 +4,20 @@
 //! session made.
 
 use super::Time;
-use super::chap::Account;
 use super::command::Command;
 use super::login::{Login, Step};
 use super::task::Task;
 use super::text;
-use super::wire::{self, Digests, FINAL, FrameError, Framer, Header, NO_TAG, encode, opcode};
+use super::wire::{self, Digests, FINAL, Framer, Header, NO_TAG, encode, opcode};
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 pub use super::login::{LoginError, Negotiated};
+pub use parameters::{Parameters, Purpose};
+pub use report::{Ended, Event, Function, Reply};
 
-/// What a session is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// SendTargets only.
-    Discovery,
-    /// Commands to a target.
-    Normal {
-        /// Its iSCSI name.
-        target: String,
-    },
-}
-
-/// How to log in, and how patient to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameters {
-    /// This initiator's iSCSI name.
-    pub initiator: String,
-    /// Initiator session id; the same one again replaces the former session.
-    pub isid: [u8; 6],
-    /// What for.
-    pub purpose: Purpose,
-    /// Proves us to the target.
-    pub chap: Option<Account>,
-    /// What the target must prove (needs `chap`).
-    pub mutual: Option<Account>,
-    /// Digests to ask for.
-    pub digests: Digests,
-    /// Offered InitialR2T.
-    pub initial_r2t: bool,
-    /// Offered ImmediateData.
-    pub immediate: bool,
-    /// Declared MaxRecvDataSegmentLength, at most [`wire::MAX_SEGMENT`].
-    pub max_receive: u32,
-    /// Offered MaxBurstLength.
-    pub max_burst: u32,
-    /// Offered FirstBurstLength.
-    pub first_burst: u32,
-    /// Offered MaxOutstandingR2T.
-    pub max_r2t: u32,
-    /// From connection to full feature phase.
-    pub login_timeout: Duration,
-    /// A command without an answer for so long breaks the session.
-    pub task_timeout: Duration,
-    /// A NOP-Out goes out after so long without a word from the target.
-    pub nop_interval: Duration,
-    /// It must be answered within.
-    pub nop_timeout: Duration,
-}
-
-impl Parameters {
-    /// What open-iscsi offers and waits for.
-    pub fn new(initiator: &str, purpose: Purpose) -> Self {
-        Self {
-            initiator: initiator.into(),
-            isid: [0x80, 0, 0, 0, 0, 1],
-            purpose,
-            chap: None,
-            mutual: None,
-            digests: Digests::default(),
-            initial_r2t: false,
-            immediate: true,
-            max_receive: 262_144,
-            max_burst: 16_776_192,
-            first_burst: 262_144,
-            max_r2t: 4,
-            login_timeout: Duration::from_secs(15),
-            task_timeout: Duration::from_secs(30),
-            nop_interval: Duration::from_secs(5),
-            nop_timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-/// How a command was answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reply {
-    /// iSCSI response: 0 completed at target, else target failure.
-    pub response: u8,
-    /// SCSI status.
-    pub status: u8,
-    /// Sense data, without its length.
-    pub sense: Vec<u8>,
-    /// What came back.
-    pub data: Vec<u8>,
-    /// Bytes less (underflow, negative) or more (overflow) than expected.
-    pub residual: i64,
-}
-
-/// Task management functions, RFC 7143 §11.5.1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Function {
-    /// Ends one command, by the id it was given.
-    AbortTask(u64),
-    /// Ends all of this session's.
-    AbortTaskSet,
-    /// Resets the logical unit.
-    LunReset,
-    /// Resets the target.
-    TargetWarmReset,
-}
-
-/// Why a session is over.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// The login failed.
-    #[error(transparent)]
-    Login(#[from] LoginError),
-    /// Bytes that are no PDU.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// A PDU that may not come now.
-    #[error("the target broke the protocol: {0}")]
-    Protocol(&'static str),
-    /// The target sent a Reject with this reason.
-    #[error("the target rejected a PDU (reason {0:02x}h)")]
-    Rejected(u8),
-    /// Something took too long.
-    #[error("timeout: no {0} in time")]
-    Timeout(&'static str),
-    /// The target asked for it, or dropped us (asynchronous message).
-    #[error("the target asked to leave (event {0})")]
-    Asked(u8),
-    /// We logged out.
-    #[error("logged out")]
-    LoggedOut,
-    /// The connection closed.
-    #[error("the connection was closed")]
-    Disconnected,
-}
-
-/// What a session reports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Full feature phase: commands may go.
-    Ready,
-    /// The answer to a command.
-    Done {
-        /// As given to [`Session::command`].
-        id: u64,
-        /// The answer.
-        reply: Reply,
-    },
-    /// The session ended before the answer: the command may or may not have been carried out.
-    Lost {
-        /// As given to [`Session::command`].
-        id: u64,
-    },
-    /// The answer to [`Session::discover`]: the pairs as they came.
-    Targets(Vec<(String, String)>),
-    /// The answer to a task management function: RFC 7143 §11.6.1, 0 is complete.
-    Managed {
-        /// As given to [`Session::manage`].
-        id: u64,
-        /// The response code.
-        response: u8,
-    },
-    /// It is over: close the socket. Comes once, after every `Lost`.
-    Ended(Ended),
-}
+mod parameters;
+mod report;
 
 #[derive(Debug)]
 enum State {
@@ -354,10 +196,11 @@ impl Session {
         while !matches!(self.state, State::Over) {
             match framer.next(self.agreed.digests) {
                 Ok(Some((header, data))) => {
+                    self.pdu(&header, data);
+                    // Until then it is the beginning of the login, which must not be drawn out.
                     if self.is_ready() {
                         self.since = now;
                     }
-                    self.pdu(&header, data);
                 }
                 Ok(None) => break,
                 Err(error) => self.end(error.into()),
@@ -630,3 +473,6 @@ fn residual(header: &Header) -> i64 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;
