@@ -6,8 +6,10 @@ use lockstep_mirror::control::VolumeId;
 use lockstep_mirror::volume::VolumeStatus;
 
 /// Upper bounds of the latency buckets in microseconds; the last bucket has none.
-pub const LATENCY_BOUNDS_US: [u64; 14] =
-    [32, 64, 128, 256, 512, 1_000, 2_000, 4_000, 8_000, 16_000, 64_000, 250_000, 1_000_000, 5_000_000];
+pub const LATENCY_BOUNDS_US: [u64; 14] = [
+    32, 64, 128, 256, 512, 1_000, 2_000, 4_000, 8_000, 16_000, 64_000, 250_000, 1_000_000,
+    5_000_000,
+];
 
 /// Latencies of one kind of command, from its header's arrival to its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +78,14 @@ mod tests {
         latencies.add(Duration::from_micros(32));
         latencies.add(Duration::from_micros(33));
         latencies.add(Duration::from_secs(60));
-        assert_eq!((latencies.buckets[0], latencies.buckets[1], latencies.buckets[14]), (1, 1, 1));
+        assert_eq!(
+            (
+                latencies.buckets[0],
+                latencies.buckets[1],
+                latencies.buckets[14]
+            ),
+            (1, 1, 1)
+        );
         assert_eq!(latencies.count(), 3);
     }
 }

@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+pub mod counters;
 pub mod interface;
-pub mod pool;
 pub mod node_interface;
+pub mod pool;
+pub mod shard;

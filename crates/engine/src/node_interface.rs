@@ -225,13 +225,17 @@ pub enum ConfigRefusal {
     )]
     NotAlone,
     /// The partner is heard but did not take the change in time. It may still come into force.
-    #[error("the partner did not confirm the change in time: look at `lockstep status` before you try again")]
+    #[error(
+        "the partner did not confirm the change in time: look at `lockstep status` before you try again"
+    )]
     Unconfirmed,
     /// Both nodes were changed apart.
     #[error("the two nodes hold different pool configurations: resolve that first")]
     Conflict,
     /// It could not be stored.
-    #[error("the pool configuration could not be stored on this node: see its log for the disk error")]
+    #[error(
+        "the pool configuration could not be stored on this node: see its log for the disk error"
+    )]
     NotStored,
     /// This node is being stopped.
     #[error("this node is being stopped")]

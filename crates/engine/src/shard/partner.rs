@@ -8,11 +8,11 @@ use alloc::format;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::ConnId;
 use lockstep_mirror::control::{Incarnation, Time};
+use lockstep_mirror::data_frame::blocks_follow;
 use lockstep_mirror::fields::Fields;
 use lockstep_mirror::frame::{HEADER_LEN, Opener, Sealer};
 use lockstep_mirror::hello::{HELLO_LEN, Hello, PROOF_LEN};
 use lockstep_mirror::operation::{BufferId, Payload};
-use lockstep_mirror::volume::blocks_follow;
 use lockstep_mirror::volume_action::{ChannelId, FrameBody};
 
 /// The most bytes that may follow a header without being blocks: lists, hashes, a state.
