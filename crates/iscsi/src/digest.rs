@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn pieces_combine_to_the_whole() {
-        let bytes: Vec<u8> = (0u32..10_000).map(|i| (i * 7 + i / 251) as u8).collect();
+        let bytes: Vec<u8> = (0u32..10_000)
+            .map(|i| (i * 7 + i / 251).to_le_bytes()[0])
+            .collect();
         for cut in [0, 1, 3, 512, 4096, 9_999, 10_000] {
             let (a, b) = bytes.split_at(cut);
             assert_eq!(

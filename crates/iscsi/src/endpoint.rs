@@ -45,8 +45,7 @@ pub struct Endpoint {
     next_nexus: u32,
     next_tsih: u16,
     tasks: TaskTable,
-    /// Task management functions and logouts that wait for tasks to end. At most one a session
-    /// and immediate command, so bounded as those are.
+    /// Task management functions and logouts that wait for tasks to end; a few a session.
     managements: Vec<Management>,
     notes: Notes,
     /// `logout_all` was called: no new connections, and the old ones end at this time.
@@ -98,11 +97,13 @@ impl Endpoint {
                 self.end_session(now, index, out);
             }
         }
-        // Intervals may have become shorter.
-        self.wake = Some(now);
+        // The interval between NOP-Ins may have become shorter.
         for connection in self.connections.iter_mut().flatten() {
-            connection.deadline = connection.deadline.min(now);
+            if connection.session().is_some() {
+                connection.deadline = now;
+            }
         }
+        self.wake_at(now);
     }
 
     /// A connection was accepted at the portal with this index (its number appears in

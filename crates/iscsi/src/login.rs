@@ -10,8 +10,6 @@
 mod names;
 mod refusal;
 mod security;
-#[cfg(test)]
-mod tests;
 
 pub(crate) use names::allowed;
 pub(crate) use refusal::Refusal;

@@ -46,9 +46,10 @@ impl CommandWindow {
     pub(crate) fn judge(&self, cmd_sn: u32) -> Arrival {
         if cmd_sn == self.expected && !before(self.max, cmd_sn) {
             Arrival::Next
-        } else if before(cmd_sn, self.expected) || before(self.max, cmd_sn) {
-            Arrival::Ignored
-        } else if self.skipped.contains(&cmd_sn) {
+        } else if before(cmd_sn, self.expected)
+            || before(self.max, cmd_sn)
+            || self.skipped.contains(&cmd_sn)
+        {
             Arrival::Ignored
         } else {
             Arrival::Gap

@@ -18,8 +18,9 @@ pub(crate) enum Phase {
     /// waits while the driver writes into the task's buffer). `fault`: the initiator gets CHECK
     /// CONDITION; otherwise it gets nothing.
     Ending { asked: bool, fault: Option<Fault> },
-    /// The engine has answered, but the initiator still owes data.
-    Held(Box<Response>),
+    /// The engine has answered, but the initiator still owes data or the driver is still writing
+    /// into the buffer. None: it was aborted since, and gets no response.
+    Held(Option<Box<Response>>),
 }
 
 /// A SCSI command.

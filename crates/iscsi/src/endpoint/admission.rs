@@ -87,7 +87,7 @@ impl Endpoint {
             .connections
             .iter()
             .flatten()
-            .filter(|connection| matches!(connection.state, State::Login(_)))
+            .filter(|connection| matches!(&connection.state, State::Login(login) if login.waiting.is_none()))
             .min_by_key(|connection| connection.deadline)
             .map(|connection| connection.id);
         if let Some(oldest) = oldest {
@@ -129,7 +129,7 @@ impl Endpoint {
         }
         // A task whose buffer was being filled could not end before.
         if let Receive::Data { task, .. } = connection.receive {
-            self.ask_to_end(task, out);
+            self.buffer_is_free(now, task, out);
         }
     }
 }

@@ -27,10 +27,11 @@ impl Endpoint {
         let placed = task.transfer.data_out(&header, burst);
         let undecided = !task.transfer.is_decided();
         let in_engine = matches!(task.phase, Phase::Engine);
-        if header.transfer_tag.get() == NO_TAG && header.flags & FINAL != 0 {
-            if let Some(connection) = self.connection_mut(conn) {
-                connection.unsolicited.retain(|queued| *queued != id);
-            }
+        if header.transfer_tag.get() == NO_TAG
+            && header.flags & FINAL != 0
+            && let Some(connection) = self.connection_mut(conn)
+        {
+            connection.unsolicited.retain(|queued| *queued != id);
         }
         match placed {
             Ok(offset) if in_engine && length > 0 => {
@@ -165,7 +166,7 @@ impl Endpoint {
         }
     }
 
-    fn send_r2t(&mut self, id: TaskId, ask: Solicit, out: &mut Vec<Output>) {
+    fn send_r2t(&self, id: TaskId, ask: Solicit, out: &mut Vec<Output>) {
         let Some(task) = self.tasks.get(id) else {
             return;
         };

@@ -46,29 +46,36 @@ impl Endpoint {
             return self.finish(now, id, None, out);
         };
         let index = task.session as usize;
-        task.phase = Phase::Held(Box::new(response));
+        task.phase = Phase::Held(Some(Box::new(response)));
         if let Some(session) = self.sessions[index].as_ref() {
             self.decided(session.conn, id);
         }
         self.release_held(now, id, out);
     }
 
-    /// Sends a response that waited for data, if nothing is owed any more.
+    /// Ends a task that the engine has answered, if nothing is owed any more.
     pub(super) fn release_held(&mut self, now: Time, id: TaskId, out: &mut Vec<Output>) {
+        if self.filling_connection(id).is_some() {
+            return;
+        }
         let Some(task) = self.tasks.get_mut(id) else {
             return;
         };
-        let filling = self.sessions[task.session as usize]
-            .as_ref()
-            .and_then(|session| self.connections.get(session.conn.slot as usize)?.as_ref())
-            .is_some_and(|connection| connection.is_filling(id));
-        if filling || task.transfer.is_owed() || !matches!(task.phase, Phase::Held(_)) {
+        let owed = task.transfer.is_owed();
+        let Phase::Held(response) = &mut task.phase else {
+            return;
+        };
+        if response.is_some() && owed {
             return;
         }
-        let phase = core::mem::replace(&mut task.phase, Phase::Engine);
-        if let Phase::Held(response) = phase {
-            self.finish(now, id, Some(*response), out);
-        }
+        let response = response.take();
+        self.finish(now, id, response.map(|response| *response), out);
+    }
+
+    /// The driver no longer writes into a task's buffer: what waited for that goes on.
+    pub(super) fn buffer_is_free(&mut self, now: Time, id: TaskId, out: &mut Vec<Output>) {
+        self.ask_to_end(id, out);
+        self.release_held(now, id, out);
     }
 
     /// The initiator's data is wrong: the command ends with CHECK CONDITION.
@@ -95,14 +102,10 @@ impl Endpoint {
             // An abort outdoes a fault, not the other way round.
             Phase::Ending { fault: before, .. } => *before = before.and(fault),
             Phase::Held(_) if fault.is_some() => return,
-            Phase::Held(_) => {
-                let filling = self.filling_connection(id).is_some();
-                if filling {
-                    // The engine is done with it; only the driver is not.
-                    self.mark_stalled(now, id);
-                    return;
-                }
-                return self.finish(now, id, None, out);
+            Phase::Held(response) => {
+                *response = None;
+                self.mark_stalled(now, id);
+                return self.release_held(now, id, out);
             }
         }
         self.mark_stalled(now, id);

@@ -68,7 +68,7 @@ impl Endpoint {
         let tail = connection.tail_len(len + surplus);
         if matches!(connection.state, State::Closing) {
             connection.receive = Receive::Header;
-            self.ask_to_end(task, out);
+            self.buffer_is_free(now, task, out);
         } else if surplus > 0 {
             // The digest covers bytes that were thrown away, so it says nothing.
             connection.receive = Receive::Skip {
@@ -106,10 +106,9 @@ impl Endpoint {
             // Not an initiator, or one that is confused: no answer would be understood.
             return self.close(now, conn, out);
         }
-        if basic.ahs_words == 0 {
-            if !digest.is_empty() && digest != digest::crc32c(header).to_le_bytes() {
-                return self.bad_header_digest(now, conn, out);
-            }
+        let whole = basic.ahs_words == 0 && !digest.is_empty();
+        if whole && digest != digest::crc32c(header).to_le_bytes() {
+            return self.bad_header_digest(now, conn, out);
         }
         if length > connection.max_receive {
             return self.protocol_error(now, conn, "a data segment longer than was declared", out);

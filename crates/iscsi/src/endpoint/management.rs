@@ -5,10 +5,15 @@ use super::Endpoint;
 use crate::interface::{ConnId, NexusId, Output, Reset, TargetId, TaskId, Time};
 use crate::pdu::{
     FINAL, TaskManagementRequest, TaskManagementResponse, function, function_response, opcode,
+    reject_reason,
 };
 use crate::session::{Session, same_lun};
 use alloc::vec::Vec;
 use zerocopy::{FromZeros, transmute};
+
+/// Task management functions that a session may have waiting. Initiators send one at a time, and
+/// each may name as many tasks as there are.
+const MAX_WAITING: usize = 8;
 
 /// What happens when the tasks have ended.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +53,13 @@ impl Endpoint {
         };
         let request: TaskManagementRequest = transmute!(connection.header);
         let task_tag = request.task_tag.get();
+        let Some((nexus, target)) = self.nexus_of(conn) else {
+            return;
+        };
+        let waiting = self.managements.iter().filter(|other| other.nexus == nexus);
+        if waiting.count() >= MAX_WAITING {
+            return self.reject(conn, reject_reason::TOO_MANY_IMMEDIATE, out);
+        }
         let (scope, reset) = match request.flags & 0x7f {
             function::ABORT_TASK => return self.abort_one(now, conn, &request, out),
             function::ABORT_TASK_SET => (Scope::Mine, Reset::TaskSet { others: false }),
@@ -63,9 +75,6 @@ impl Endpoint {
                 let response = function_response::NOT_SUPPORTED;
                 return self.send_managed(conn, task_tag, response, out);
             }
-        };
-        let Some((nexus, target)) = self.nexus_of(conn) else {
-            return;
         };
         let waits_for = self.tasks_in(scope, nexus, target, &request.lun);
         for &id in &waits_for {

@@ -34,6 +34,11 @@ impl Endpoint {
             return self.send_text(conn, &request, false, out);
         }
         let complete = core::mem::take(&mut texts.partial);
+        if !complete.is_empty() && !texts.pending.is_empty() {
+            // A new question before the last answer was fetched.
+            *texts = crate::connection::Texts::default();
+            return self.reject(conn, reject_reason::PROTOCOL, out);
+        }
         if !complete.is_empty() {
             match self.answer_text(conn, &complete) {
                 Ok(reply) => {

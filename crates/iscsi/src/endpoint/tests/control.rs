@@ -122,6 +122,21 @@ fn a_long_list_comes_in_pieces() {
 }
 
 #[test]
+fn a_second_question_before_the_whole_answer_is_refused() {
+    let mut world = World::new(settings());
+    let conn = discovery(&mut world, "MaxRecvDataSegmentLength=512");
+    let mut more = settings();
+    more.targets = (0..50)
+        .map(|i| target(i, &format!("{TARGET}{i}")))
+        .collect();
+    world.call(|e, now, out| e.configure(now, more, out));
+    world.pdu(conn, &text_request(NO_TAG, FINAL, 1), b"SendTargets=All\0");
+    let tag = world.next().as_::<TextResponse>().transfer_tag.get();
+    world.pdu(conn, &text_request(tag, FINAL, 2), b"SendTargets=All\0");
+    assert_eq!(world.next().header[2], reject_reason::PROTOCOL);
+}
+
+#[test]
 fn a_request_may_come_in_pieces_too() {
     let mut world = World::new(settings());
     let conn = discovery(&mut world, "");

@@ -468,3 +468,8 @@ pub(super) fn read(len: u32) -> Response {
         ..good()
     }
 }
+
+pub(super) fn response(pdu: &Pdu) -> ScsiResponse {
+    assert_eq!(pdu.opcode(), opcode::SCSI_RESPONSE, "{pdu:x?}");
+    pdu.as_()
+}

@@ -221,7 +221,7 @@ fn challenge(world: &mut World, conn: ConnId, names: &str) -> (u8, alloc::vec::V
     assert_eq!(answer.as_::<LoginResponse>().flags, 0);
     assert!(answer.text().contains("AuthMethod=CHAP"));
     let answer = world.login(conn, 0, "CHAP_A=7,5");
-    let reply = answer.data.clone();
+    let reply = answer.data;
     let pairs = text::pairs(&reply).unwrap();
     assert_eq!(pairs[0], ("CHAP_A", "5"));
     let identifier = pairs[1].1.parse().unwrap();

@@ -278,3 +278,19 @@ fn data_that_never_comes_costs_the_connection() {
     assert_eq!(managed(&world.next()), (50, function_response::COMPLETE));
     assert!(matches!(world.event(), Output::NexusDown { .. }));
 }
+
+#[test]
+fn resets_do_not_pile_up_behind_a_task_that_hangs() {
+    let mut world = World::new(settings());
+    let (client, task) = busy(&mut world, 0, 0);
+    let reset = client.manage(function::LOGICAL_UNIT_RESET, 50);
+    for _ in 0..8 {
+        world.pdu(client.conn, &reset, &[]);
+        assert!(world.sent.is_empty());
+    }
+    world.pdu(client.conn, &reset, &[]);
+    assert_eq!(world.next().header[2], reject_reason::TOO_MANY_IMMEDIATE);
+    world.events.clear();
+    world.dropped(task);
+    assert_eq!(world.sent.len(), 8);
+}

@@ -196,6 +196,50 @@ fn noise(random: &mut Random, cmd_sn: &mut u32) -> (Vec<u8>, Vec<u8>) {
     (header.to_vec(), data)
 }
 
+/// Data for R2Ts: mostly right, sometimes with a wrong number, offset, length or end.
+fn answer_r2ts(world: &mut World, conn: ConnId, random: &mut Random) {
+    let asked: Vec<R2t> = world
+        .sent
+        .iter()
+        .filter(|pdu| pdu.opcode() == opcode::R2T)
+        .map(Pdu::as_)
+        .collect();
+    for ask in asked {
+        let mut left = ask.desired_length.get();
+        let mut offset = ask.offset.get();
+        for data_sn in 0..8 {
+            let len = left.min(if data_sn == 7 {
+                left
+            } else {
+                1 + random.number() % 4096
+            });
+            left -= len;
+            let mut header = data_out(
+                ask.task_tag.get(),
+                ask.transfer_tag.get(),
+                data_sn,
+                offset,
+                left == 0,
+            );
+            match random.number() % 64 {
+                0 => header.data_sn = 9.into(),
+                1 => header.offset = 3.into(),
+                2 => header.flags ^= FINAL,
+                3 => header.transfer_tag = random.number().into(),
+                4 => header.task_tag = 1.into(),
+                _ => {}
+            }
+            offset += len;
+            if world.endpoint.sessions().count() > 0 {
+                world.pdu(conn, &header, &vec![1; len as usize]);
+            }
+            if left == 0 {
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn pseudo_random_pdus_do_no_harm() {
     let mut random = Random::new([42; 32]);
@@ -218,12 +262,14 @@ fn pseudo_random_pdus_do_no_harm() {
             }
             world.feed(client.conn, &data);
             play_engine(&mut world, &mut random, &mut held);
+            answer_r2ts(&mut world, client.conn, &mut random);
+            play_engine(&mut world, &mut random, &mut held);
             served += world
                 .sent
                 .drain(..)
                 .filter(|pdu| pdu.opcode() != opcode::REJECT)
                 .count();
-            if random.number() % 4 == 0
+            if random.number().is_multiple_of(4)
                 && let Some(task) = held.pop()
             {
                 world.respond(task, good());
@@ -255,7 +301,7 @@ fn pure_noise_at_the_door_does_no_harm() {
         let mut world = World::new(settings());
         let conn = world.connect(0);
         let mut bytes = random.bytes::<300>();
-        if random.number() % 2 == 0 {
+        if random.number().is_multiple_of(2) {
             bytes[0] = opcode::LOGIN | IMMEDIATE;
             bytes[4..7].fill(0);
             bytes[3] = 0;
@@ -267,7 +313,7 @@ fn pure_noise_at_the_door_does_no_harm() {
 }
 
 /// A good conversation as bytes: login, a write with immediate data and R2T, a read, a NOP.
-fn conversation(world: &mut World, client: &mut Client) -> Vec<u8> {
+fn conversation(world: &World, client: &mut Client) -> Vec<u8> {
     let mut bytes = Vec::new();
     let write = client.command(1, command_flags::WRITE, 3000);
     bytes.extend(world.encode(client.conn, &write, &pattern(1001)));
@@ -289,7 +335,7 @@ fn conversation(world: &mut World, client: &mut Client) -> Vec<u8> {
 fn replay(ask: &str, cut: impl Fn(usize) -> usize) -> alloc::string::String {
     let mut world = World::new(settings());
     let mut client = world.session(0, 1, ask);
-    let bytes = conversation(&mut world, &mut client);
+    let bytes = conversation(&world, &mut client);
     let mut told = Vec::new();
     let mut at = 0;
     while at < bytes.len() {

@@ -122,3 +122,20 @@ fn waiting_for_an_old_session_has_an_end() {
     assert!(matches!(world.event(), Output::NexusDown { .. }));
     world.quiet();
 }
+
+#[test]
+fn new_settings_do_not_end_logins_and_are_followed_at_once() {
+    let mut settings = settings();
+    settings.nop_interval_s = 0;
+    let mut world = World::new(settings.clone());
+    world.session(0, 1, "");
+    world.wait(1000);
+    world.quiet();
+    let conn = world.connect(1);
+    settings.nop_interval_s = 5;
+    world.call(|e, now, out| e.configure(now, settings, out));
+    world.wait(0);
+    assert_eq!(world.next().opcode(), opcode::NOP_IN);
+    assert_ne!(world.endpoint.want(conn), Want::Wait);
+    world.quiet();
+}
