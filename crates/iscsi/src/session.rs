@@ -24,8 +24,7 @@ pub(crate) struct Session {
     pub(crate) conn: ConnId,
     pub(crate) parameters: Parameters,
     pub(crate) window: CommandWindow,
-    /// Its tasks by initiator task tag, in no order. Short enough to be searched.
-    pub(crate) tasks: Vec<(u32, TaskId)>,
+    pub(crate) tasks: TaskList,
     /// How many of them are immediate.
     pub(crate) immediate: u32,
     /// It ends as soon as its last task has.
@@ -35,10 +34,7 @@ pub(crate) struct Session {
 impl Session {
     /// The task with this tag.
     pub(crate) fn task(&self, task_tag: u32) -> Option<TaskId> {
-        self.tasks
-            .iter()
-            .find(|(tag, _)| *tag == task_tag)
-            .map(|&(_, id)| id)
+        self.tasks.find(task_tag)
     }
 
     pub(crate) fn bursts(&self) -> Bursts {
@@ -46,6 +42,47 @@ impl Session {
             max_burst: self.parameters.max_burst,
             max_outstanding: self.parameters.max_outstanding_r2t,
         }
+    }
+}
+
+/// A session's tasks, in no order: at most the command window and some immediate ones, so that the
+/// tags, side by side, are searched in no time.
+#[derive(Debug, Default)]
+pub(crate) struct TaskList {
+    tags: Vec<u32>,
+    ids: Vec<TaskId>,
+}
+
+impl TaskList {
+    /// The place that `push` will use.
+    pub(crate) fn next_place(&self) -> u32 {
+        u32::try_from(self.ids.len()).expect("the table of tasks is smaller")
+    }
+
+    pub(crate) fn push(&mut self, task_tag: u32, id: TaskId) {
+        self.tags.push(task_tag);
+        self.ids.push(id);
+    }
+
+    pub(crate) fn find(&self, task_tag: u32) -> Option<TaskId> {
+        let place = self.tags.iter().position(|tag| *tag == task_tag)?;
+        Some(self.ids[place])
+    }
+
+    /// Removes the task at a place; another one may move there.
+    pub(crate) fn remove(&mut self, place: u32) -> Option<TaskId> {
+        let place = place as usize;
+        self.tags.swap_remove(place);
+        self.ids.swap_remove(place);
+        self.ids.get(place).copied()
+    }
+
+    pub(crate) fn ids(&self) -> &[TaskId] {
+        &self.ids
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ids.is_empty()
     }
 }
 
@@ -69,6 +106,23 @@ pub(crate) fn same_lun(a: &[u8; 8], b: &[u8; 8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_removed_task_leaves_its_place_to_the_last() {
+        let id = |slot| TaskId {
+            slot,
+            generation: 0,
+        };
+        let mut list = TaskList::default();
+        for slot in 0..3 {
+            assert_eq!(list.next_place(), slot);
+            list.push(10 + slot, id(slot));
+        }
+        assert_eq!(list.remove(0), Some(id(2)));
+        assert_eq!((list.find(10), list.find(12)), (None, Some(id(2))));
+        assert_eq!(list.remove(1), None);
+        assert_eq!(list.ids(), [id(2)]);
+    }
 
     #[test]
     fn flat_and_peripheral_addresses_are_the_same_unit() {

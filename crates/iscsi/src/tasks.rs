@@ -28,6 +28,8 @@ pub(crate) enum Phase {
 pub(crate) struct Task {
     /// Index of its session.
     pub(crate) session: u32,
+    /// Its place in the session's list.
+    pub(crate) place: u32,
     pub(crate) task_tag: u32,
     pub(crate) lun: [u8; 8],
     /// Expected data transfer length.

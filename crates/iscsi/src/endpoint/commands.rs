@@ -96,6 +96,7 @@ impl Endpoint {
             || (more && session.parameters.initial_r2t && expected > 0);
         let inserted = self.tasks.insert(Task {
             session: index,
+            place: session.tasks.next_place(),
             task_tag: header.task_tag.get(),
             lun: header.lun,
             expected,
@@ -111,7 +112,7 @@ impl Endpoint {
             }
             return self.answer_without_task(conn, header, TASK_SET_FULL, out);
         };
-        session.tasks.push((header.task_tag.get(), task));
+        session.tasks.push(header.task_tag.get(), task);
         session.immediate += u32::from(immediate);
         let nexus = session.nexus;
         if let Some(connection) = self.connection_mut(conn) {

@@ -5,7 +5,7 @@
 use super::Endpoint;
 use crate::connection::State;
 use crate::interface::{DataIn, Output, Response, TaskId, Time};
-use crate::tasks::{Phase, Task};
+use crate::tasks::Phase;
 use crate::transfer::Fault;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -42,15 +42,17 @@ impl Endpoint {
             (Phase::Ending { fault: None, .. }, _) => None,
             (Phase::Held(_), _) => return,
         };
-        let Some(response) = response else {
-            return self.finish(now, id, None, out);
+        let filling = self.filling_connection(id).is_some();
+        let Some(task) = self.tasks.get_mut(id) else {
+            return;
         };
-        let index = task.session as usize;
-        task.phase = Phase::Held(Some(Box::new(response)));
-        if let Some(session) = self.sessions[index].as_ref() {
-            self.decided(session.conn, id);
+        if !filling && (response.is_none() || !task.transfer.is_owed()) {
+            return self.finish(now, id, response, out);
         }
-        self.release_held(now, id, out);
+        task.phase = Phase::Held(response.map(Box::new));
+        if let Some(conn) = self.connection_of(id) {
+            self.decided(conn, id);
+        }
     }
 
     /// Ends a task that the engine has answered, if nothing is owed any more.
@@ -167,8 +169,10 @@ impl Endpoint {
         let Some(session) = self.sessions[index].as_mut() else {
             return;
         };
-        if let Some(at) = session.tasks.iter().position(|&(_, known)| known == id) {
-            session.tasks.swap_remove(at);
+        if let Some(moved) = session.tasks.remove(task.place)
+            && let Some(moved) = self.tasks.get_mut(moved)
+        {
+            moved.place = task.place;
         }
         if task.immediate {
             session.immediate -= 1;
@@ -181,19 +185,13 @@ impl Endpoint {
         {
             connection.unsolicited.retain(|queued| *queued != id);
         }
-        self.pass_over(id, &task);
+        // A segment that waited for the engine's decision is not needed.
+        self.decided(conn, id);
         if let Some(response) = response {
             self.send_answer(id, &task, response, out);
         }
         self.one_less(now, id, out);
         self.bury(now, index, out);
-    }
-
-    /// A segment that waited for the engine's decision about this task is not needed.
-    fn pass_over(&mut self, id: TaskId, task: &Task) {
-        if let Some(session) = self.sessions[task.session as usize].as_ref() {
-            self.decided(session.conn, id);
-        }
     }
 
     /// Ends a session: its connection closes, its tasks are aborted.
@@ -205,7 +203,7 @@ impl Endpoint {
             return;
         }
         let conn = session.conn;
-        let tasks: Vec<TaskId> = session.tasks.iter().map(|&(_, id)| id).collect();
+        let tasks = session.tasks.ids().to_vec();
         if let Some(connection) = self.connection_mut(conn)
             && matches!(connection.state, State::Full { .. })
         {

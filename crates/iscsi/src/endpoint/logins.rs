@@ -7,7 +7,7 @@ use crate::interface::{ConnId, NexusId, Output, Time};
 use crate::login::{Refusal, Step};
 use crate::pdu::{LoginRequest, LoginResponse, login_flags, login_status, opcode};
 use crate::sequence::CommandWindow;
-use crate::session::Session;
+use crate::session::{Session, TaskList};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -200,7 +200,7 @@ impl Endpoint {
             conn,
             parameters,
             window: CommandWindow::new(last.request.cmd_sn.get(), size),
-            tasks: Vec::new(),
+            tasks: TaskList::default(),
             immediate: 0,
             ending: false,
         });

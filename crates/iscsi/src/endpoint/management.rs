@@ -126,7 +126,7 @@ impl Endpoint {
         };
         let sessions = self.sessions.iter().flatten().filter(affected);
         sessions
-            .flat_map(|session| session.tasks.iter().map(|&(_, id)| id))
+            .flat_map(|session| session.tasks.ids().iter().copied())
             .filter(on_unit)
             .collect()
     }
@@ -207,7 +207,7 @@ impl Endpoint {
             return;
         };
         let nexus = session.nexus;
-        let waits_for: Vec<TaskId> = session.tasks.iter().map(|&(_, id)| id).collect();
+        let waits_for = session.tasks.ids().to_vec();
         for &id in &waits_for {
             self.abort(now, id, out);
         }

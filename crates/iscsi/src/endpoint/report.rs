@@ -40,7 +40,7 @@ impl Endpoint {
                 conn: session.conn,
                 peer: connection.map(|connection| connection.peer),
                 portal: connection.map(|connection| connection.portal),
-                tasks: u32::try_from(session.tasks.len()).unwrap_or(u32::MAX),
+                tasks: u32::try_from(session.tasks.ids().len()).unwrap_or(u32::MAX),
             }
         })
     }
