@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod counters;
 pub mod interface;
+pub mod node;
 pub mod node_interface;
 pub mod pool;
 pub mod shard;

@@ -42,7 +42,10 @@ impl PoolVersion {
         let digest = Sha256::digest(document);
         let mut hash = [0; 16];
         hash.copy_from_slice(&digest[..16]);
-        Self { generation, hash: u128::from_be_bytes(hash) }
+        Self {
+            generation,
+            hash: u128::from_be_bytes(hash),
+        }
     }
 }
 

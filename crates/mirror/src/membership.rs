@@ -240,8 +240,10 @@ pub struct Membership {
     view: Option<Report>,
     /// The run of the partner with which this run has adopted the present configuration.
     with: Option<Incarnation>,
-    /// The configuration that the data path served last.
+    /// The configuration that the data path was last told to serve.
     served: Option<Lineage>,
+    /// The epoch that it said is in force.
+    in_force: u64,
     wanted: bool,
     channel: Option<bool>,
     channel_since: Time,
@@ -316,6 +318,7 @@ impl Membership {
             view: None,
             with: None,
             served: None,
+            in_force: 0,
             wanted: false,
             channel: None,
             channel_since: now,
@@ -412,7 +415,8 @@ impl Membership {
             FromVolume::Drained { clean } => self.drained(clean),
             FromVolume::Closed { clean } => self.closed(clean),
             FromVolume::Unreadable { .. } => self.unreadable += 1,
-            FromVolume::Opened { .. } | FromVolume::Suspended | FromVolume::Serving { .. } => {}
+            FromVolume::Serving { epoch } => self.in_force = epoch,
+            FromVolume::Opened { .. } | FromVolume::Suspended => {}
         }
     }
 

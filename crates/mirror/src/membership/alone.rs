@@ -72,8 +72,8 @@ impl Membership {
             self.channel == Some(true) && !view.yields && !view.stopping && copy != Copy::Never;
         match sync {
             Sync::Off => {
-                let awaited = able && !view.serving && turn.now >= self.rejoin_after;
-                if !awaited {
+                let settled = self.in_force == self.durable.configuration.epoch;
+                if !able || !settled || view.serving || turn.now < self.rejoin_after {
                     return false;
                 }
                 let everything = copy == Copy::Everything;

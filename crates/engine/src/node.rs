@@ -1,0 +1,187 @@
+//! One node's control side: links to the partner, heartbeats and leases, the register, the
+//! membership of every volume, the pool configuration. Pure, as a `Shard` is: `handle` takes an
+//! event and appends actions. Whatever happened, the same look at all facts follows it.
+
+mod heart;
+mod links;
+mod orders;
+mod pool;
+mod status;
+#[cfg(test)]
+mod tests;
+mod volumes;
+mod votes;
+
+use crate::interface::{FromShard, ToShard};
+use crate::node_interface::{LinkId, NodeAction, NodeEvent, NodeSettings, Severity};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+use heart::Heart;
+use links::Link;
+use lockstep_mirror::control::{Time, VolumeId};
+use lockstep_mirror::control_frame::ControlFrame;
+use lockstep_mirror::hello::Random;
+use orders::Stop;
+use pool::Pool;
+use volumes::Volume;
+use votes::Votes;
+
+/// The control side of one node.
+pub struct Node {
+    settings: NodeSettings,
+    random: Random,
+    started: Time,
+    links: BTreeMap<LinkId, Link>,
+    heart: Heart,
+    votes: Votes,
+    volumes: BTreeMap<VolumeId, Volume>,
+    pool: Pool,
+    portals_open: bool,
+    stop: Option<Stop>,
+    /// What keeps a partner from being believed, by path; forgotten when a link is established.
+    refused: BTreeMap<u16, (String, Time)>,
+    unavailable: BTreeMap<VolumeId, String>,
+}
+
+impl core::fmt::Debug for Node {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Node")
+            .field("node", &self.settings.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one `handle` works on.
+struct Turn<'a> {
+    now: Time,
+    out: &'a mut Vec<NodeAction>,
+    /// Volumes that something happened to.
+    touched: BTreeSet<VolumeId>,
+}
+
+impl Turn<'_> {
+    fn event(&mut self, severity: Severity, volume: Option<VolumeId>, text: String) {
+        self.out.push(NodeAction::Event {
+            text,
+            severity,
+            volume,
+        });
+    }
+
+    fn order(&mut self, order: ToShard) {
+        self.out.push(NodeAction::Order(order));
+    }
+}
+
+impl Node {
+    /// A node that has just started. `seed`: 32 random bytes.
+    ///
+    /// # Panics
+    /// If the times of the settings do not fit each other (`Timing::check`).
+    #[must_use]
+    pub fn new(settings: NodeSettings, seed: [u8; 32], now: Time) -> Self {
+        settings
+            .timing
+            .check()
+            .expect("the configuration's times were checked");
+        Self {
+            random: Random::new(seed),
+            started: now,
+            links: BTreeMap::new(),
+            heart: Heart::new(now),
+            votes: Votes::new(settings.acceptor.as_deref()),
+            volumes: BTreeMap::new(),
+            pool: Pool::new(settings.pool.as_deref()),
+            portals_open: false,
+            stop: None,
+            refused: BTreeMap::new(),
+            unavailable: BTreeMap::new(),
+            settings,
+        }
+    }
+
+    /// Something happened; what is to be done about it is appended to `actions`.
+    pub fn handle(&mut self, now: Time, event: NodeEvent<'_>, actions: &mut Vec<NodeAction>) {
+        let turn = &mut Turn {
+            now,
+            out: actions,
+            touched: BTreeSet::new(),
+        };
+        match event {
+            NodeEvent::LinkUp { link, path } => self.link_up(turn, link, path),
+            NodeEvent::LinkDown { link } => self.link_down(link),
+            NodeEvent::LinkBytes { link, bytes } => self.link_bytes(turn, link, bytes),
+            NodeEvent::VolumeReady(ready) => self.volume_ready(turn, *ready),
+            NodeEvent::VolumeUnavailable { volume, reason } => {
+                turn.event(
+                    Severity::Error,
+                    Some(volume),
+                    alloc::format!("volume cannot be opened here: {reason}"),
+                );
+                self.unavailable.insert(volume, reason);
+            }
+            NodeEvent::VolumeGone { volume } => self.volume_gone(turn, volume),
+            NodeEvent::SuperblockWritten { volume, ok } => {
+                self.superblock_written(turn, volume, ok)
+            }
+            NodeEvent::AcceptorWritten { ok } => self.acceptor_written(turn, ok),
+            NodeEvent::ConfigStored { ok } => self.config_stored(turn, ok),
+            NodeEvent::ProposeConfig { document } => self.propose_config(turn, document),
+            NodeEvent::Portals { own, partner } => {
+                (self.settings.portals, self.settings.partner_portals) = (own, partner);
+            }
+            NodeEvent::Stamp { oldest } => self.heart.stamp = oldest,
+            NodeEvent::Shard(FromShard::Volume(volume, word)) => {
+                self.volume_said(turn, volume, &word)
+            }
+            NodeEvent::Shard(FromShard::LoggedOut) => self.logged_out(),
+            NodeEvent::Shard(FromShard::Sessions(_) | FromShard::Note(_)) => {}
+            NodeEvent::Stop => self.begin_stop(turn),
+            NodeEvent::Operator(order) => self.operator(turn, &order),
+            NodeEvent::Tick => {}
+        }
+        self.look(turn);
+    }
+
+    /// When `handle` wants to be called at the latest, with `Tick` if nothing else happened.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        Some(self.heart.next_beat)
+    }
+
+    /// Looks at everything that may go on.
+    fn look(&mut self, turn: &mut Turn<'_>) {
+        self.expire_handshakes(turn);
+        let beat = turn.now >= self.heart.next_beat;
+        if beat {
+            self.beat(turn);
+        }
+        let changed = self.look_at_contact(turn);
+        if beat || changed {
+            turn.touched.extend(self.volumes.keys().copied());
+        }
+        self.step_volumes(turn);
+        self.step_votes(turn);
+        self.step_pool(turn);
+        self.step_portals(turn);
+        self.step_stop(turn);
+    }
+
+    /// Sends a frame on every established link: any of them may fail at any moment.
+    fn send_all(&mut self, turn: &mut Turn<'_>, frame: &ControlFrame) {
+        let (fields, payload) = frame.encode();
+        for (id, link) in &mut self.links {
+            link.send(*id, &fields, &payload, turn);
+        }
+    }
+
+    fn has_partner(&self) -> bool {
+        self.settings.partner.is_some()
+    }
+
+    fn since_start(&self, now: Time) -> Duration {
+        now.saturating_sub(self.started)
+    }
+}

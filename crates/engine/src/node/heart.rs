@@ -1,0 +1,183 @@
+//! Heartbeats: who is alive, and the leases that their acknowledgements carry.
+
+use super::{Node, Turn};
+use crate::interface::ToShard;
+use crate::node_interface::{LinkId, Severity};
+use alloc::format;
+use alloc::vec::Vec;
+use core::time::Duration;
+use lockstep_mirror::control::{Incarnation, Time, VolumeId};
+use lockstep_mirror::control_frame::ControlFrame;
+use lockstep_mirror::lease::{Drift, Heartbeats};
+use lockstep_mirror::membership::Contact;
+
+/// What is known of both nodes' lives.
+pub(super) struct Heart {
+    sent: Heartbeats,
+    pub(super) next_beat: Time,
+    /// When the slowest shard last turned.
+    pub(super) stamp: Time,
+    started: Time,
+    /// Which run of the partner the newest link leads to.
+    incarnation: Option<Incarnation>,
+    /// The last heartbeat of that run.
+    pub(super) heard: Option<Time>,
+    contact: Contact,
+    drift: Drift,
+    drift_told: bool,
+}
+
+impl Heart {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            sent: Heartbeats::default(),
+            next_beat: now,
+            stamp: now,
+            started: now,
+            incarnation: None,
+            heard: None,
+            contact: Contact::Silent { since: now },
+            drift: Drift::default(),
+            drift_told: false,
+        }
+    }
+
+    /// A link to this run of the partner was proven.
+    pub(super) fn partner_runs(&mut self, incarnation: Incarnation) {
+        if self.incarnation != Some(incarnation) {
+            self.incarnation = Some(incarnation);
+            self.drift = Drift::default();
+        }
+    }
+
+    pub(super) const fn contact(&self) -> Contact {
+        self.contact
+    }
+
+    pub(super) const fn hears(&self) -> bool {
+        matches!(self.contact, Contact::Heard { .. })
+    }
+
+    pub(super) const fn excessive_drift(&self) -> Option<i64> {
+        self.drift.excessive()
+    }
+}
+
+impl Node {
+    /// The next heartbeat on every link.
+    pub(super) fn beat(&mut self, turn: &mut Turn<'_>) {
+        let heartbeat = self.settings.timing.heartbeat;
+        self.heart.next_beat = turn.now + heartbeat;
+        let number = self.heart.sent.send(turn.now);
+        let stamp = turn.now.saturating_sub(self.heart.stamp);
+        let incarnation = self.settings.incarnation;
+        self.send_all(
+            turn,
+            &ControlFrame::Heartbeat {
+                number,
+                clock: turn.now,
+                stamp,
+                incarnation,
+            },
+        );
+    }
+
+    /// The partner says that it is there: promise what may be promised. A node whose shards have
+    /// not turned for long counts as silent, whatever its control thread says.
+    pub(super) fn heartbeat(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: LinkId,
+        (number, clock, stamp, incarnation): (u64, Time, Duration, Incarnation),
+    ) {
+        if self.heart.incarnation != Some(incarnation) || stamp > self.settings.timing.stamp {
+            return;
+        }
+        self.heart.heard = Some(turn.now);
+        self.heart.drift.heard(turn.now, clock);
+        let token = u64::try_from(clock.as_micros()).unwrap_or(u64::MAX);
+        turn.order(ToShard::Token {
+            token,
+            received: turn.now,
+        });
+        let promise = |(id, volume): (&VolumeId, &mut super::Volume)| {
+            Some((*id, volume.membership.promise(turn.now)?))
+        };
+        let promises: Vec<_> = self.volumes.iter_mut().filter_map(promise).collect();
+        let (fields, payload) = ControlFrame::HeartbeatAck { number, promises }.encode();
+        if let Some(link) = self.links.get_mut(&id) {
+            link.heard = Some(turn.now);
+            link.send(id, &fields, &payload, turn);
+        }
+    }
+
+    /// The partner's promises: leases counted from when the heartbeat was sent.
+    pub(super) fn heartbeat_ack(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: LinkId,
+        number: u64,
+        promises: &[(VolumeId, u64)],
+    ) {
+        let Some(sent) = self.heart.sent.sent_at(number) else {
+            return;
+        };
+        if let Some(link) = self.links.get_mut(&id) {
+            link.round_trip = Some(turn.now.saturating_sub(sent));
+        }
+        for (id, epoch) in promises {
+            let Some(volume) = self.volumes.get_mut(id) else {
+                continue;
+            };
+            if let Some(order) = volume
+                .membership
+                .lease(*epoch, sent + self.settings.timing.lease)
+            {
+                turn.order(ToShard::Volume(*id, order));
+            }
+        }
+    }
+
+    /// Whether the partner began or ceased to be heard, or is another run than before.
+    pub(super) fn look_at_contact(&mut self, turn: &mut Turn<'_>) -> bool {
+        let silence = self.settings.timing.silence;
+        let heard = self.heart.heard.filter(|at| turn.now < *at + silence);
+        let contact = match (heard, self.heart.incarnation) {
+            (Some(_), Some(incarnation)) => Contact::Heard { incarnation },
+            _ => Contact::Silent {
+                since: self.heart.heard.unwrap_or(self.heart.started),
+            },
+        };
+        self.tell_drift(turn);
+        let before = core::mem::replace(&mut self.heart.contact, contact);
+        if before == contact || !self.has_partner() {
+            return false;
+        }
+        match (before, contact) {
+            (_, Contact::Heard { .. }) => {
+                turn.event(Severity::Info, None, format!("the partner is heard"))
+            }
+            (Contact::Heard { .. }, Contact::Silent { .. }) => {
+                self.pool.forget_partner();
+                let text = format!(
+                    "the partner is silent on every channel for {} ms",
+                    silence.as_millis()
+                );
+                turn.event(Severity::Warning, None, text);
+            }
+            (Contact::Silent { .. }, Contact::Silent { .. }) => {}
+        }
+        true
+    }
+
+    fn tell_drift(&mut self, turn: &mut Turn<'_>) {
+        let excess = self.heart.excessive_drift();
+        if let Some(permille) = excess.filter(|_| !self.heart.drift_told) {
+            let text = format!(
+                "the partner's clock runs {permille}/1000 off this node's: leases bear no more than 50/1000"
+            );
+            turn.event(Severity::Error, None, text);
+        }
+        self.heart.drift_told = excess.is_some();
+    }
+}

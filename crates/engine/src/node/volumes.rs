@@ -1,0 +1,274 @@
+//! The volumes of this node: each has a membership that decides; what it decides is carried to
+//! shard, disk and partner from here, and initiators are shown the right paths.
+
+use super::{Node, Turn};
+use crate::interface::{ToShard, VolumeSettings};
+use crate::node_interface::{NodeAction, Severity, VolumeReady};
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::vec::Vec;
+use core::time::Duration;
+use lockstep_mirror::control::{FromVolume, NodeId, Time, VolumeId};
+use lockstep_mirror::control_frame::ControlFrame;
+use lockstep_mirror::membership::report::Report;
+use lockstep_mirror::membership::{self, Membership, Output};
+use lockstep_mirror::superblock::{Found, Superblock};
+use lockstep_scsi::interface::{AccessState, PortGroup};
+
+/// An unchanged report is repeated this often: any message may be lost.
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// "Transitioning" is said for no longer than this; initiators then take the path for dead.
+const TRANSITION: Duration = Duration::from_secs(10);
+/// Register messages in one frame: one a volume and phase.
+const MAX_MESSAGES: usize = 512;
+
+/// One volume.
+pub(super) struct Volume {
+    pub(super) membership: Membership,
+    settings: VolumeSettings,
+    last: Option<Report>,
+    seq: u64,
+    /// When the next report goes out even if nothing changed.
+    pub(super) report_due: Time,
+    groups: Vec<PortGroup>,
+    servable: bool,
+    /// Since when it is not served although it may be again in moments.
+    passing_since: Option<Time>,
+}
+
+impl Volume {
+    pub(super) const fn is_replicated(&self) -> bool {
+        self.settings.spec.partner.is_some()
+    }
+
+    /// Access states of this node's and the partner's ports.
+    fn states(&mut self, now: Time, me: NodeId) -> (AccessState, AccessState) {
+        let serving = self.membership.serving();
+        if serving.is_some() || !self.membership.servable() {
+            self.passing_since = None;
+        }
+        let mine = if serving.is_some_and(|it| it.contains(me)) {
+            AccessState::Optimized
+        } else if self.membership.servable()
+            && now < *self.passing_since.get_or_insert(now) + TRANSITION
+        {
+            AccessState::Transitioning
+        } else {
+            AccessState::Unavailable
+        };
+        let theirs = match serving {
+            Some(members) if members.count() == 2 => AccessState::Optimized,
+            Some(_) => AccessState::Unavailable,
+            None if self.last_view_serves() => AccessState::Optimized,
+            None => mine,
+        };
+        (mine, theirs)
+    }
+
+    /// A target's, or an outdated node's, partner is the one that serves.
+    const fn last_view_serves(&self) -> bool {
+        self.membership.is_target()
+    }
+}
+
+/// All port groups of a volume: group and relative port are node number × 256 + portal.
+fn groups(node: NodeId, portals: u16, state: AccessState, into: &mut Vec<PortGroup>) {
+    for portal in 0..portals {
+        let number = u16::from(node.0) * 256 + portal;
+        into.push(PortGroup {
+            group: number,
+            ports: alloc::vec![number],
+            state,
+        });
+    }
+}
+
+impl Node {
+    pub(super) fn volume_ready(&mut self, turn: &mut Turn<'_>, ready: VolumeReady) {
+        let VolumeReady {
+            settings,
+            create,
+            superblocks,
+        } = ready;
+        let spec = settings.spec;
+        self.unavailable.remove(&spec.id);
+        let found = match Superblock::choose([&superblocks[0], &superblocks[1]]) {
+            Ok(found) => found,
+            Err(error) => {
+                turn.event(Severity::Error, Some(spec.id), format!("{error}"));
+                self.unavailable.insert(spec.id, format!("{error}"));
+                return;
+            }
+        };
+        if matches!(found, Found::Valid { damaged: true, .. }) {
+            let text = "one superblock slot was damaged; the other one serves, and the next write mends it";
+            turn.event(Severity::Warning, Some(spec.id), text.into());
+        }
+        let control = membership::Settings {
+            volume: spec.id,
+            me: spec.me,
+            partner: spec.partner,
+            incarnation: self.settings.incarnation,
+            size: spec.size,
+            block_size: spec.block_size,
+            create,
+            timing: self.settings.timing,
+        };
+        let mut membership = Membership::new(control, found, self.votes.has(spec.id), self.started);
+        membership.contact(self.heart.contact());
+        turn.order(ToShard::Attach(settings.clone().into()));
+        if let Some(order) = membership.open() {
+            turn.order(ToShard::Volume(spec.id, order));
+        }
+        let volume = Volume {
+            membership,
+            settings,
+            last: None,
+            seq: 0,
+            report_due: turn.now,
+            groups: Vec::new(),
+            servable: false,
+            passing_since: None,
+        };
+        self.volumes.insert(spec.id, volume);
+        turn.touched.insert(spec.id);
+    }
+
+    pub(super) fn volume_gone(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
+        self.unavailable.remove(&id);
+        self.votes.forget(id);
+        if self.volumes.remove(&id).is_some() {
+            turn.order(ToShard::Detach(id));
+        }
+    }
+
+    pub(super) fn superblock_written(&mut self, turn: &mut Turn<'_>, id: VolumeId, ok: bool) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.membership.superblock_written(ok);
+            turn.touched.insert(id);
+        }
+    }
+
+    pub(super) fn volume_said(&mut self, turn: &mut Turn<'_>, id: VolumeId, word: &FromVolume) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            if let FromVolume::Unreadable { extent } = word {
+                let text = format!(
+                    "bytes {} to {} could not be read here",
+                    extent.offset,
+                    extent.end()
+                );
+                turn.event(Severity::Warning, Some(id), text);
+            }
+            volume.membership.volume_said(turn.now, word);
+            turn.touched.insert(id);
+        }
+    }
+
+    pub(super) fn report_in(&mut self, turn: &mut Turn<'_>, report: Report) {
+        let id = report.record.volume;
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.membership.report_in(report);
+            turn.touched.insert(id);
+        }
+    }
+
+    /// Steps every volume that something happened to, and tells the partner what changed.
+    pub(super) fn step_volumes(&mut self, turn: &mut Turn<'_>) {
+        let touched: BTreeSet<_> = core::mem::take(&mut turn.touched);
+        let mut asks = Vec::new();
+        for id in touched {
+            self.step_volume(turn, id);
+            self.ask_acceptors(turn, id, &mut asks);
+        }
+        for chunk in asks.chunks(MAX_MESSAGES) {
+            self.send_all(turn, &ControlFrame::Register(chunk.to_vec()));
+        }
+    }
+
+    fn step_volume(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
+        let contact = self.heart.contact();
+        let vote = self.votes.vote(id);
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return;
+        };
+        volume.membership.contact(contact);
+        let mut out = Vec::new();
+        let now = turn.now;
+        volume.membership.step(&mut membership::Turn {
+            now,
+            vote,
+            random: &mut self.random,
+            out: &mut out,
+        });
+        for output in out {
+            match output {
+                Output::Order(order) => turn.order(ToShard::Volume(id, order)),
+                Output::WriteSuperblock { slot, bytes } => {
+                    turn.out.push(NodeAction::WriteSuperblock {
+                        volume: id,
+                        slot,
+                        bytes,
+                    });
+                }
+                Output::Event { severity, text } => turn.event(severity, Some(id), text),
+            }
+        }
+        self.show(turn, id);
+        self.tell_partner(turn, id);
+    }
+
+    fn tell_partner(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
+        let vote = self.votes.vote(id);
+        let Some(volume) = self.volumes.get_mut(&id).filter(|it| it.is_replicated()) else {
+            return;
+        };
+        let Some(mut report) = volume.membership.report(vote) else {
+            return;
+        };
+        if volume.last.as_ref() == Some(&report) && turn.now < volume.report_due {
+            return;
+        }
+        volume.last = Some(report.clone());
+        volume.seq += 1;
+        volume.report_due = turn.now + REPORT_EVERY;
+        report.seq = volume.seq;
+        self.send_all(turn, &ControlFrame::Report(report));
+    }
+
+    /// Port groups, and an end to the sessions of a volume that is not served here any more.
+    fn show(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
+        let (me, stopping) = (self.settings.node, self.stop.is_some());
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return;
+        };
+        let (mine, theirs) = volume.states(turn.now, me);
+        let mut all = Vec::new();
+        groups(me, self.settings.portals, mine, &mut all);
+        if let Some(partner) = volume.settings.spec.partner {
+            groups(partner, self.settings.partner_portals, theirs, &mut all);
+        }
+        if all != volume.groups {
+            volume.groups.clone_from(&all);
+            turn.order(ToShard::PortGroups(id, all));
+        }
+        let servable = volume.membership.servable();
+        if volume.servable && !servable && !stopping {
+            turn.order(ToShard::CloseSessions {
+                target: volume.settings.target,
+            });
+        }
+        volume.servable = servable;
+    }
+
+    /// The data portals are open while a volume is served here, and open only once this node
+    /// knows that its pool configuration is the newest.
+    pub(super) fn step_portals(&mut self, turn: &mut Turn<'_>) {
+        let servable =
+            self.stop.is_none() && self.volumes.values().any(|it| it.membership.servable());
+        let open = servable && (self.portals_open || self.config_is_settled());
+        if open != self.portals_open {
+            self.portals_open = open;
+            turn.out.push(NodeAction::Portals { open });
+        }
+    }
+}
