@@ -1,1 +1,8 @@
-//! Stories.
+//! Two volumes over pretend disks, metadata areas and channels: stories of a few lines, and
+//! thousands of short random schedules with crashes, cuts, ejections, joins and hand-overs.
+
+mod machine;
+mod manager;
+mod random;
+mod stories;
+mod world;
