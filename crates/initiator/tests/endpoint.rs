@@ -1,5 +1,6 @@
 //! Our session talks to our target's iSCSI layer, without sockets, in pieces of every size: what
 //! one says the other must understand, whatever they agree on.
+#![expect(clippy::unwrap_used, reason = "a test speaks by failing")]
 
 use lockstep_initiator::core::chap::Account;
 use lockstep_initiator::core::command::Command;
