@@ -6,6 +6,7 @@
 //! of a killed predecessor hold that lock until the last of them has ended.
 
 mod disk;
+mod durability;
 mod flush;
 mod work;
 mod write;

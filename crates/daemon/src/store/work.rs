@@ -1,6 +1,7 @@
 //! `Io` in progress on the disks of one shard.
 
 use super::disk::{Disk, Manner};
+use super::durability::{Chooser, Way};
 use super::flush::Flushes;
 use lockstep_engine::interface::IoKey;
 use lockstep_mirror::control::VolumeId;
@@ -11,6 +12,7 @@ use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// Operations that the kernel has at once, of all disks of a shard: more only lengthen its queues.
 const IN_KERNEL_MAX: usize = 4096;
@@ -61,6 +63,7 @@ pub(super) struct Attached {
     pub(super) zero_range: bool,
     /// Whether it can tell that a read would have to wait.
     no_wait: bool,
+    pub(super) chooser: Chooser,
     requests: usize,
     detaching: bool,
     errors: u64,
@@ -94,11 +97,11 @@ pub(super) enum Work {
     },
 }
 
-/// Whether stable storage must have it.
+/// Whether stable storage must have it, and since when it is being brought there.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durable {
     No,
-    Yes,
+    Yes(Way, Instant),
 }
 
 /// A piece of a slot, and where it belongs in the image.
@@ -158,6 +161,7 @@ impl Store {
             metadata: Flushes::new(metadata),
             zero_range: !manner.memory,
             no_wait: !manner.direct && !manner.memory,
+            chooser: Chooser::new(manner.direct),
             requests: 0,
             detaching: false,
             errors: 0,
@@ -218,9 +222,9 @@ impl Store {
                 offset,
                 payload,
                 durable,
-            } => self.write(machine, key, disk, offset, payload, need(durable)),
+            } => self.write(machine, key, disk, offset, payload, durable),
             Io::Zero { extent, durable } | Io::Discard { extent, durable } => {
-                self.zero(machine, key, disk, extent, need(durable));
+                self.zero(machine, key, disk, extent, durable);
             }
             Io::Flush if self.disks[disk].manner.memory => self.finish(key, Ok(Value::Done)),
             Io::Flush => {
@@ -549,8 +553,12 @@ impl Store {
     }
 
     pub(super) fn end(&mut self, request: usize, result: Result<Value, IoError>) {
-        let Request { key, disk, .. } = self.requests.remove(request);
-        self.disks[disk].requests -= 1;
+        let Request { key, disk, work } = self.requests.remove(request);
+        let attached = &mut self.disks[disk];
+        attached.requests -= 1;
+        if let Work::Write(_, Durable::Yes(way, begun)) = work {
+            attached.chooser.ended(way, begun.elapsed());
+        }
         self.finish(key, result);
     }
 
@@ -562,10 +570,6 @@ impl Store {
             tracing::error!(%path, offset, %error, errors = attached.errors, "cannot {doing} the image");
         }
     }
-}
-
-const fn need(durable: bool) -> Durable {
-    if durable { Durable::Yes } else { Durable::No }
 }
 
 fn short(extent: Extent) -> u32 {

@@ -1,10 +1,12 @@
 //! Writing blocks and zeroes.
 
+use super::durability::Way;
 use super::work::{Durable, Machine, Piece, Store, Work, write_error};
 use lockstep_engine::interface::IoKey;
 use lockstep_mirror::operation::{Extent, Payload};
 use lockstep_mirror::volume_io::{IoError, Value};
 use lockstep_uring::{Allocate, Errno, Op, file};
+use std::time::Instant;
 
 /// Ranges up to this length are zeroed by writing zeroes: one ordinary write, and the file's
 /// extents stay as they are. The arena's slot of zeroes has this size.
@@ -18,7 +20,7 @@ impl Store {
         disk: usize,
         offset: u64,
         payload: Payload,
-        durable: Durable,
+        durable: bool,
     ) {
         let Payload {
             buffer,
@@ -48,8 +50,12 @@ impl Store {
                 return self.finish(key, Ok(Value::Done));
             }
         }
+        let durable = match durable {
+            true => Durable::Yes(self.disks[disk].chooser.begin(), Instant::now()),
+            false => Durable::No,
+        };
         let request = self.insert(key, disk, Work::Write(rest, durable));
-        self.submit_write(machine, request, rest);
+        self.submit_write(machine, request, rest, durable);
     }
 
     /// Writes to a file in memory; what is left met an error, which the ring will meet as well.
@@ -73,7 +79,7 @@ impl Store {
         key: IoKey,
         disk: usize,
         extent: Extent,
-        durable: Durable,
+        durable: bool,
     ) {
         if extent.len == 0 {
             return self.finish(key, Ok(Value::Done));
@@ -93,6 +99,11 @@ impl Store {
             }
         }
         let by_writing = short || !attached.zero_range;
+        let durable = if durable {
+            Durable::Yes(Way::Shared, Instant::now())
+        } else {
+            Durable::No
+        };
         let work = Work::Zero {
             offset: extent.offset,
             end: extent.end(),
@@ -113,8 +124,8 @@ impl Store {
     ) {
         match (work, result) {
             // Interrupted, or short of something for a moment: the same again.
-            (Work::Write(piece, _), Err(Errno::INTR | Errno::AGAIN)) => {
-                self.submit_write(machine, request, piece)
+            (Work::Write(piece, durable), Err(Errno::INTR | Errno::AGAIN)) => {
+                self.submit_write(machine, request, piece, durable)
             }
             (
                 Work::Zero {
@@ -133,7 +144,7 @@ impl Store {
             (Work::Write(piece, durable), Ok(count)) if count > 0 => {
                 let rest = piece.after(count);
                 self.requests[request].work = Work::Write(rest, durable);
-                self.submit_write(machine, request, rest);
+                self.submit_write(machine, request, rest, durable);
             }
             (
                 Work::Zero {
@@ -199,14 +210,20 @@ impl Store {
     /// The kernel has it all.
     fn written(&mut self, request: usize, durable: Durable) {
         let memory = self.disks[self.requests[request].disk].manner.memory;
-        if durable == Durable::Yes && !memory {
+        if matches!(durable, Durable::Yes(Way::Shared, _)) && !memory {
             self.wait_for_flush(request);
         } else {
             self.end(request, Ok(Value::Done));
         }
     }
 
-    fn submit_write(&mut self, machine: &mut Machine<'_>, request: usize, piece: Piece) {
+    fn submit_write(
+        &mut self,
+        machine: &mut Machine<'_>,
+        request: usize,
+        piece: Piece,
+        durable: Durable,
+    ) {
         let from = machine.arena.lend(piece.slot, piece.at, piece.len);
         let file = self.image(request);
         self.submit(
@@ -216,7 +233,7 @@ impl Store {
                 file,
                 from,
                 offset: piece.offset,
-                durable: false,
+                durable: matches!(durable, Durable::Yes(Way::Each, _)),
             },
         );
     }
