@@ -42,6 +42,8 @@ pub enum Want {
     Bytes(u32),
     /// This many bytes of a task's data, put by the driver at `offset` of the task's buffer;
     /// then `data` with their CRC32C. Padding and digest are wanted separately, as `Bytes`.
+    /// It stays wanted even if the task is answered meanwhile: no `Abort` comes before `data` or
+    /// `closed`, and the buffer is needed until then.
     Data {
         /// The task.
         task: TaskId,

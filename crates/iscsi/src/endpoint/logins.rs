@@ -62,12 +62,12 @@ impl Endpoint {
         if self.stopping.is_some() {
             return Err(Refusal::Stopping);
         }
+        let same = self.same_name(conn);
         // Sessions that can't end (their tasks hang in a dead disk) must not pile up.
         let limit = self.settings.max_connections as usize * 2;
-        if self.sessions.iter().flatten().count() >= limit {
+        if same.is_none() && self.sessions.iter().flatten().count() >= limit {
             return Err(Refusal::OutOfResources);
         }
-        let same = self.same_name(conn);
         let tsih = request.tsih.get();
         if tsih == 0 {
             return Ok(same);
@@ -142,8 +142,16 @@ impl Endpoint {
             let Some(waiting) = state.waiting.take() else {
                 continue;
             };
+            let target = state.login.target_id();
+            let there = self
+                .settings
+                .targets
+                .iter()
+                .any(|known| Some(known.id) == target);
             if self.stopping.is_some() {
                 self.refuse(now, conn, &waiting.request, &Refusal::Stopping, out);
+            } else if !there {
+                self.refuse(now, conn, &waiting.request, &Refusal::Removed, out);
             } else {
                 self.begin_session(now, conn, *waiting, out);
             }

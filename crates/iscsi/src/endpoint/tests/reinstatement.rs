@@ -161,3 +161,44 @@ fn sessions_can_be_dropped_by_target() {
     assert_eq!(world.event(), Output::Close { conn: client.conn });
     assert_eq!(world.event(), down(&client));
 }
+
+#[test]
+fn a_successor_is_refused_if_the_target_went_away_meanwhile() {
+    let mut world = World::new(settings());
+    let (client, task) = busy(&mut world);
+    let conn = world.connect(1);
+    world.pdu(conn, &login_request(1, 0, 0x87), keys(&names()).as_bytes());
+    let mut fewer = settings();
+    fewer.targets.remove(0);
+    world.call(|e, now, out| e.configure(now, fewer, out));
+    world.events.clear();
+    world.dropped(task);
+    assert_eq!(world.event(), down(&client));
+    assert_eq!(status(&world.next()), 0x0204);
+    assert!(matches!(world.event(), Output::Note { .. }));
+    assert_eq!(world.event(), Output::Close { conn });
+}
+
+#[test]
+fn sessions_that_cannot_end_do_not_pile_up() {
+    let mut settings = settings();
+    settings.max_connections = 2;
+    let mut world = World::new(settings);
+    for isid in 0..4 {
+        let mut client = world.session(0, isid, "");
+        let header = client.command(5, READ, 512);
+        world.pdu(client.conn, &header, &[]);
+        world.close(client.conn);
+        world.events.clear();
+    }
+    let conn = world.connect(0);
+    assert_eq!(status(&world.login_as(conn, 9, 0, 0x87, &names())), 0x0302);
+    world.close(conn);
+    // One that replaces an old one may wait for it.
+    let conn = world.connect(0);
+    world.pdu(conn, &login_request(0, 0, 0x87), keys(&names()).as_bytes());
+    assert_eq!(
+        (world.endpoint.want(conn), world.sent.len()),
+        (Want::Wait, 0)
+    );
+}
