@@ -10,8 +10,11 @@ pub mod events;
 mod http;
 mod metrics;
 pub mod pool;
+pub mod pool_memory;
 mod preflight;
+pub mod provision;
 pub mod secret;
+pub mod shard_thread;
 pub mod store;
 pub mod uuid;
 
