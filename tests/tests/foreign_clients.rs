@@ -37,7 +37,7 @@ fn iscsi_ls_and_iscsi_inq_see_both_nodes_and_one_disk() {
     let serials = [0, 1].map(|node| {
         run(
             "iscsi-inq",
-            ["-e", "1", "-c", "0x80", &pair.url(node)],
+            ["-e", "1", "-c", "128", &pair.url(node)],
             LIMIT,
         )
         .success()
@@ -60,34 +60,35 @@ fn file_system(directory: &Path) -> PathBuf {
     image
 }
 
-fn qemu_img(arguments: &[&str]) -> Ended {
-    run("qemu-img", arguments, LIMIT)
+/// Every call brings the file with the CHAP secret; an account that is not named is not used.
+fn qemu_img(pair: &Pair, arguments: &[&str]) -> Ended {
+    let file = pair.directory.path().join("chap");
+    std::fs::write(&file, SECRET).expect("the test's directory can be written");
+    let [verb, rest @ ..] = arguments else {
+        panic!("qemu-img needs a verb")
+    };
+    let secret = format!("secret,id=chap,file={}", file.display());
+    let all = [*verb, "--object", &secret].into_iter();
+    run("qemu-img", all.chain(rest.iter().copied()), LIMIT)
 }
 
 /// How QEMU names the disk, with or without digests and an account.
 fn qemu_url(pair: &Pair, node: usize, digest: &str, user: Option<&str>) -> String {
-    let portal = pair.nodes[node].portal;
-    let mut options = vec![
-        ("driver", "iscsi".to_owned()),
-        ("transport", "tcp".to_owned()),
-        ("portal", portal.to_string()),
-        ("target", pair.target.clone()),
-        ("header-digest", digest.to_owned()),
-    ];
+    let mut disk = serde_json::json!({
+        "driver": "iscsi",
+        "transport": "tcp",
+        "portal": pair.nodes[node].portal.to_string(),
+        "target": pair.target,
+        "lun": LUN,
+        "header-digest": digest,
+    });
     if let Some(user) = user {
-        options.extend([("user", user.to_owned()), ("password", SECRET.to_owned())]);
+        disk["user"] = user.into();
+        disk["password-secret"] = "chap".into();
     }
-    let mut object: serde_json::Map<String, serde_json::Value> = options
-        .into_iter()
-        .map(|(key, value)| (key.into(), value.into()))
-        .collect();
-    object.insert("lun".into(), LUN.into());
     format!(
         "json:{}",
-        serde_json::Value::Object(serde_json::Map::from_iter([
-            ("driver".into(), "raw".into()),
-            ("file".into(), object.into())
-        ]))
+        serde_json::json!({ "driver": "raw", "file": disk })
     )
 }
 
@@ -99,9 +100,9 @@ fn written_through_one_read_through_the_other(
     let image = file_system(pair.directory.path());
     let [one, two] = [0, 1].map(|node| qemu_url(pair, node, digest, user));
     let source = image.to_string_lossy();
-    qemu_img(&["convert", "-n", "-f", "raw", &source, &one]).success();
+    qemu_img(pair, &["convert", "-n", "-f", "raw", &source, &one]).success();
     for url in [&two, &one] {
-        let compared = qemu_img(&["compare", "-f", "raw", &source, url]).success();
+        let compared = qemu_img(pair, &["compare", "-f", "raw", &source, url]).success();
         assert!(compared.contains("identical"), "{compared}");
     }
     image
@@ -134,7 +135,7 @@ fn qemu_logs_in_with_chap() {
     };
     pair.create(&volume);
     written_through_one_read_through_the_other(&pair, "crc32c", Some("qemu"));
-    let refused = qemu_img(&["info", &qemu_url(&pair, 0, "none", None)]);
+    let refused = qemu_img(&pair, &["info", &qemu_url(&pair, 0, "none", None)]);
     assert_ne!(refused.code, Some(0), "{}", refused.text);
 }
 
@@ -144,25 +145,31 @@ fn qemu_finds_its_file_system_after_a_kill_a_restart_and_a_resync() {
     let image = file_system(pair.directory.path());
     let source = image.to_string_lossy().into_owned();
     pair.nodes[0].kill();
-    qemu_img(&[
-        "convert",
-        "-n",
-        "-f",
-        "raw",
-        &source,
-        &qemu_url(&pair, 1, "none", None),
-    ])
+    qemu_img(
+        &pair,
+        &[
+            "convert",
+            "-n",
+            "-f",
+            "raw",
+            &source,
+            &qemu_url(&pair, 1, "none", None),
+        ],
+    )
     .success();
     pair.nodes[0].start();
     pair.wait_mirrored();
     for node in [0, 1] {
-        let compared = qemu_img(&[
-            "compare",
-            "-f",
-            "raw",
-            &source,
-            &qemu_url(&pair, node, "none", None),
-        ])
+        let compared = qemu_img(
+            &pair,
+            &[
+                "compare",
+                "-f",
+                "raw",
+                &source,
+                &qemu_url(&pair, node, "none", None),
+            ],
+        )
         .success();
         assert!(compared.contains("identical"), "{compared}");
     }
