@@ -17,6 +17,7 @@ pub fn load(size: u64) -> LoadSettings {
         depth: 32,
         longest: 64,
         reads_percent: 30,
+        zeroes_percent: 5,
         reads_beside_writes: true,
         seed: 0x5eed,
         bytes_per_second: None,

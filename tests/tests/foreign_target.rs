@@ -163,6 +163,7 @@ fn a_verified_load_by_two_paths_is_clean_with_and_without_digests() {
             depth: 32,
             longest: 600,
             reads_percent: 50,
+            zeroes_percent: 0,
             reads_beside_writes: false,
             seed: 7,
             bytes_per_second: None,

@@ -5,7 +5,7 @@ use crate::core::Time;
 use crate::core::command::Command;
 use crate::core::ledger::{Ledger, Moment};
 use crate::core::multipath::{Done, Options, Outcome};
-use crate::core::stamp::{BLOCK, Stamp};
+use crate::core::stamp::{BLOCK, Content, Stamp};
 use crate::driver::{Driver, PathSettings};
 use crate::verify::Findings;
 use alloc::collections::BTreeMap;
@@ -36,6 +36,8 @@ pub struct LoadSettings {
     pub longest: u32,
     /// How many commands in a hundred are reads.
     pub reads_percent: u64,
+    /// How many writes in a hundred are of zeroes: WRITE SAME and UNMAP, in turn.
+    pub zeroes_percent: u64,
     /// Reads may overlap writes under way (a target whose reads can be torn by a write, as those
     /// from a page cache can, does not stand that).
     pub reads_beside_writes: bool,
@@ -150,7 +152,8 @@ impl Drop for Load {
 
 #[derive(Debug)]
 enum Kind {
-    Write(Vec<Stamp>),
+    /// What every 512-byte block from the first on will hold.
+    Write { first: u64, contents: Vec<Content> },
     /// `locked`: no write may overlap it.
     Read {
         since: Moment,
@@ -301,12 +304,16 @@ impl Worker {
     }
 
     fn write(&mut self, first: u64, blocks: u64) {
-        let per_block = self.stamps_a_block();
+        let zeroes = self.below(100) < self.settings.zeroes_percent;
+        let start = first * self.stamps_a_block();
         let path = u16::try_from(self.next_path()).unwrap_or(u16::MAX);
-        let mut data =
-            vec![0; usize::try_from(blocks * per_block).expect("commands are short") * BLOCK];
-        let mut stamps = Vec::with_capacity(data.len() / BLOCK);
-        for (lba, block) in (first * per_block..).zip(data.chunks_exact_mut(BLOCK)) {
+        let count = usize::try_from(blocks * self.stamps_a_block()).expect("commands are short");
+        let mut data = vec![0; if zeroes { 0 } else { count * BLOCK }];
+        let mut contents = vec![Content::Zero; count];
+        let stamped = (start..)
+            .zip(data.chunks_exact_mut(BLOCK))
+            .zip(&mut contents);
+        for ((lba, block), content) in stamped {
             self.sequence += 1;
             let stamp = Stamp {
                 volume: self.settings.volume,
@@ -315,13 +322,26 @@ impl Worker {
                 path,
             };
             stamp.write(block);
-            self.report.ledger.begin_write(stamp);
-            stamps.push(stamp);
+            *content = Content::Stamped(stamp);
+        }
+        for (lba, content) in (start..).zip(&contents) {
+            self.report.ledger.begin_write(lba, *content);
         }
         self.locked.insert(first, first + blocks);
         let count = u32::try_from(blocks).expect("commands are short");
-        let command = Command::write(self.settings.lun, first, count, data.into());
-        self.send(command, Kind::Write(stamps));
+        let lun = self.settings.lun;
+        let command = match zeroes {
+            false => Command::write(lun, first, count, data.into()),
+            true if self.next_id % 4 < 2 => Command::zero(lun, first, count),
+            true => Command::unmap(lun, first, count),
+        };
+        self.send(
+            command,
+            Kind::Write {
+                first: start,
+                contents,
+            },
+        );
     }
 
     fn send(&mut self, command: Command, kind: Kind) {
@@ -341,19 +361,21 @@ impl Worker {
         }
         self.report.sent_again += u64::from(done.attempts > 1);
         let lock = match &kind {
-            Kind::Write(stamps) => Some(stamps[0].lba),
+            Kind::Write { first, .. } => Some(*first),
             Kind::Read { first, locked, .. } => locked.then_some(*first),
         };
         if let Some(lba) = lock {
             self.locked.remove(&(lba / self.stamps_a_block()));
         }
         match (kind, done.outcome) {
-            (Kind::Write(stamps), outcome) => {
-                if let Outcome::Good(_) = outcome {
-                    self.acknowledged(&stamps, done.submitted);
-                } else {
-                    self.fail(format!("{} ended with {outcome:?}", stamps[0]));
+            (Kind::Write { first, contents }, Outcome::Good(_)) => {
+                for (lba, content) in (first..).zip(&contents) {
+                    self.report.ledger.acknowledge(lba, *content);
                 }
+                self.acknowledged(contents.len(), done.submitted);
+            }
+            (kind @ Kind::Write { .. }, outcome) => {
+                self.fail(format!("{} ended with {outcome:?}", describe(&kind)));
             }
             (Kind::Read { since, first, .. }, Outcome::Good(data)) => {
                 for (lba, block) in (first..).zip(data.chunks_exact(BLOCK)) {
@@ -376,17 +398,14 @@ impl Worker {
         }
     }
 
-    fn acknowledged(&mut self, stamps: &[Stamp], submitted: Time) {
-        for stamp in stamps {
-            self.report.ledger.acknowledge(*stamp);
-        }
+    fn acknowledged(&mut self, blocks: usize, submitted: Time) {
         let now = self.driver.now();
         self.report.slowest = self.report.slowest.max(now - submitted);
         self.report.writes += 1;
         self.counters.writes.fetch_add(1, Ordering::Relaxed);
         self.counters
             .bytes
-            .fetch_add((stamps.len() * BLOCK) as u64, Ordering::Relaxed);
+            .fetch_add((blocks * BLOCK) as u64, Ordering::Relaxed);
         self.gap(now);
         self.last_acknowledged = Some(now);
         self.counters.last_us.store(micros(now), Ordering::Relaxed);
@@ -437,7 +456,7 @@ impl Worker {
 
 fn describe(kind: &Kind) -> String {
     match kind {
-        Kind::Write(stamps) => format!("{}", stamps[0]),
+        Kind::Write { first, contents } => format!("{} at block {first}", contents[0]),
         Kind::Read { first, .. } => format!("a read at block {first}"),
     }
 }

@@ -67,6 +67,13 @@ impl Command {
         }
     }
 
+    /// WRITE SAME (16) of zeroes that are not sent (NDOB).
+    pub fn zero(lun: u8, lba: u64, blocks: u32) -> Self {
+        let mut command = Self::write_same(lun, lba, blocks, &[]);
+        command.cdb[1] |= 0x01;
+        command
+    }
+
     /// UNMAP of one range.
     pub fn unmap(lun: u8, lba: u64, blocks: u32) -> Self {
         let mut list = Vec::with_capacity(24);

@@ -15,7 +15,7 @@ pub struct Moment(u64);
 struct Block {
     current: Content,
     /// Writes under way, and writes whose end is unknown.
-    open: Vec<Stamp>,
+    open: Vec<Content>,
     /// What was `current` before, and until when.
     past: Vec<(Content, Moment)>,
 }
@@ -31,14 +31,16 @@ pub struct Wrong {
     /// The last acknowledged value.
     pub expected: Content,
     /// Other values it might have had.
-    pub possible: Vec<Stamp>,
+    pub possible: Vec<Content>,
 }
 
-struct Possible<'a>(&'a Vec<Stamp>);
+struct Possible<'a>(&'a Vec<Content>);
 
 impl core::fmt::Display for Possible<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.0.iter().try_for_each(|stamp| write!(f, " or {stamp}"))
+        self.0
+            .iter()
+            .try_for_each(|content| write!(f, " or {content}"))
     }
 }
 
@@ -54,28 +56,32 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A write of one block goes out.
-    pub fn begin_write(&mut self, stamp: Stamp) {
+    /// A write of one block goes out; zeroes too are written.
+    pub fn begin_write(&mut self, lba: u64, content: Content) {
         self.now += 1;
-        self.last_sequence = self.last_sequence.max(stamp.sequence);
-        self.block(stamp.lba).open.push(stamp);
+        if let Content::Stamped(stamp) = content {
+            self.last_sequence = self.last_sequence.max(stamp.sequence);
+        }
+        self.block(lba).open.push(content);
     }
 
     /// It was acknowledged: nothing older may be seen by any read that begins from now on.
     ///
     /// # Panics
     /// If it had not begun.
-    pub fn acknowledge(&mut self, stamp: Stamp) {
+    pub fn acknowledge(&mut self, lba: u64, content: Content) {
         self.now += 1;
         self.acknowledged += 1;
         let (now, oldest) = (Moment(self.now), self.oldest_read());
-        let block = self.block(stamp.lba);
-        let begun = block.open.contains(&stamp);
-        let seen = block.current == Content::Stamped(stamp);
-        assert!(begun || seen, "{stamp} was acknowledged but never begun");
+        let block = self.block(lba);
+        let begun = block.open.contains(&content) || block.current == content;
+        assert!(
+            begun,
+            "{content} in block {lba} was acknowledged but never begun"
+        );
         // A write that was given up earlier can't take effect after one that came later.
         block.open.clear();
-        block.replace(Content::Stamped(stamp), now, oldest);
+        block.replace(content, now, oldest);
     }
 
     /// A read goes out; its result is given to [`Self::check`] and then [`Self::end_read`].
@@ -93,7 +99,19 @@ impl Ledger {
         let found = Stamp::read(block);
         self.now += 1;
         let (now, oldest) = (Moment(self.now), self.oldest_read());
-        let entry = self.block(lba);
+        let Some(entry) = self.blocks.get_mut(&lba) else {
+            let untouched = Wrong {
+                lba,
+                found,
+                expected: Content::Zero,
+                possible: Vec::new(),
+            };
+            return if found == Content::Zero {
+                Ok(())
+            } else {
+                Err(untouched)
+            };
+        };
         if entry.current == found
             || entry
                 .past
@@ -102,9 +120,7 @@ impl Ledger {
         {
             return Ok(());
         }
-        if let Content::Stamped(stamp) = found
-            && entry.open.contains(&stamp)
-        {
+        if entry.open.contains(&found) {
             entry.replace(found, now, oldest);
             return Ok(());
         }
@@ -191,6 +207,10 @@ mod tests {
         }
     }
 
+    fn content(sequence: u64) -> Content {
+        Content::Stamped(stamp(sequence))
+    }
+
     fn bytes(sequence: u64) -> [u8; BLOCK] {
         let mut block = [0; BLOCK];
         if sequence > 0 {
@@ -207,8 +227,8 @@ mod tests {
     }
 
     fn written(ledger: &mut Ledger, sequence: u64) {
-        ledger.begin_write(stamp(sequence));
-        ledger.acknowledge(stamp(sequence));
+        ledger.begin_write(7, content(sequence));
+        ledger.acknowledge(7, content(sequence));
     }
 
     #[test]
@@ -225,11 +245,11 @@ mod tests {
     fn reads_never_go_backwards() {
         let mut ledger = Ledger::default();
         written(&mut ledger, 1);
-        ledger.begin_write(stamp(2));
+        ledger.begin_write(7, content(2));
         assert!(reads(&mut ledger, 1));
         assert!(reads(&mut ledger, 2));
         assert!(!reads(&mut ledger, 1), "the new value was seen already");
-        ledger.acknowledge(stamp(2));
+        ledger.acknowledge(7, content(2));
         assert!(reads(&mut ledger, 2));
     }
 
@@ -248,9 +268,28 @@ mod tests {
     }
 
     #[test]
+    fn looking_at_a_block_does_not_make_it_a_written_one() {
+        let mut ledger = Ledger::default();
+        assert!(reads(&mut ledger, 0));
+        assert!(!reads(&mut ledger, 1));
+        assert_eq!(ledger.written().count(), 0);
+    }
+
+    #[test]
+    fn zeroes_are_a_value_like_any_other() {
+        let mut ledger = Ledger::default();
+        written(&mut ledger, 1);
+        ledger.begin_write(7, Content::Zero);
+        assert!(reads(&mut ledger, 1));
+        ledger.acknowledge(7, Content::Zero);
+        assert!(!reads(&mut ledger, 1));
+        assert!(reads(&mut ledger, 0));
+    }
+
+    #[test]
     fn a_ghost_of_a_write_given_up_is_wrong_after_the_next_acknowledgement() {
         let mut ledger = Ledger::default();
-        ledger.begin_write(stamp(1));
+        ledger.begin_write(7, content(1));
         written(&mut ledger, 2);
         assert!(!reads(&mut ledger, 1));
     }

@@ -130,6 +130,7 @@ fn settings(pair: &Pair) -> LoadSettings {
         depth: DEPTH,
         longest: LONGEST,
         reads_percent: 25,
+        zeroes_percent: 5,
         reads_beside_writes: true,
         seed: 0x10c5_7e90,
         bytes_per_second: Some(BYTES_PER_SECOND),
