@@ -7,10 +7,9 @@ pub const MAX_TRANSFER_BYTES: u32 = 1 << 20;
 /// anything below the maximum would only cut large transfers into more commands.
 pub const OPTIMAL_TRANSFER_BYTES: u32 = MAX_TRANSFER_BYTES;
 
-/// The longest WRITE SAME in bytes, as long as one sequenced range: even a pattern that has to be
-/// written out block by block ends well within an initiator's 30 s. A count of zero ("to the
-/// end") is exempt, since WSNZ=0 promises it.
-pub const MAX_WRITE_SAME_BYTES: u32 = 64 << 20;
+/// The longest WRITE SAME in bytes: even a pattern that has to be written out block by block ends
+/// well within an initiator's 30 s.
+pub const MAX_WRITE_SAME_BYTES: u32 = 16 << 20;
 
 /// The most bytes that one UNMAP names, over all its descriptors: eight sequenced ranges, so that
 /// a host discarding a whole volume leaves room for others between its commands. At 512-byte

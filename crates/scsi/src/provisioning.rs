@@ -83,20 +83,22 @@ pub(crate) fn write_same(geometry: &Geometry, cdb: &Cdb, expected: u32) -> Resul
     })
 }
 
-/// A count of zero means "to the end" (WSNZ=0) and has no limit; any other has.
+/// A count of zero means "to the end" (WSNZ=0). However it is said, MAXIMUM WRITE SAME LENGTH
+/// holds.
 fn same_range(geometry: &Geometry, blocks: Blocks) -> Result<Blocks, Sense> {
     check_range(geometry, blocks)?;
-    if blocks.count == 0 {
-        return Ok(Blocks {
-            first: blocks.first,
-            count: geometry.blocks - blocks.first,
-        });
-    }
-    let limit = u64::from(MAX_WRITE_SAME_BYTES / geometry.block_size);
-    if blocks.count > limit {
+    let count = if blocks.count == 0 {
+        geometry.blocks - blocks.first
+    } else {
+        blocks.count
+    };
+    if count > u64::from(MAX_WRITE_SAME_BYTES / geometry.block_size) {
         return Err(Sense::new(0x5, 0x24, 0x00));
     }
-    Ok(blocks)
+    Ok(Blocks {
+        first: blocks.first,
+        count,
+    })
 }
 
 /// UNMAP: how long its parameter list is.

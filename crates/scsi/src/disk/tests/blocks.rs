@@ -183,7 +183,7 @@ fn write_same_refuses_what_it_does_not_do() {
             "{expected} bytes are not one block"
         );
     }
-    let limit = 64 * 2048;
+    let limit = 16 * 2048;
     assert!(matches!(
         run(&mut disk, &cdb16(0x93, 0, 0, limit)),
         Step::Operate { .. }
@@ -197,12 +197,13 @@ fn write_same_refuses_what_it_does_not_do() {
 #[test]
 fn write_same_of_no_blocks_reaches_to_the_end() {
     let mut disk = disk();
-    let blocks = Blocks {
-        first: 100,
-        count: LAST + 1 - 100,
-    };
-    let step = run(&mut disk, &cdb16(0x93, 0, 100, 0));
+    let first = LAST - 99;
+    let blocks = Blocks { first, count: 100 };
+    let step = run(&mut disk, &cdb16(0x93, 0, first, 0));
     assert_eq!(step, operate(Operation::WriteSame { blocks }, 512));
+    let limit = 16 * 2048;
+    let too_many = run(&mut disk, &cdb16(0x93, 0, LAST - limit, 0));
+    assert_eq!(sense(too_many), (5, 0x24, 0));
     assert_eq!(run(&mut disk, &cdb16(0x93, 1, LAST + 1, 0)), Step::good());
 }
 

@@ -110,7 +110,7 @@ fn limits_are_in_blocks() {
         8,
         0x8000_0000,
         0,
-        64 * 2048,
+        16 * 2048,
     ] {
         expected.extend_from_slice(&number.to_be_bytes());
     }
@@ -126,7 +126,7 @@ fn limits_are_in_blocks() {
     let limits = page(&mut disk_of(thick), PORT, 0xb0);
     assert_eq!(limits[6..16], [0, 1, 0, 0, 1, 0, 0, 0, 1, 0]);
     assert_eq!(limits[20..36], [0; 16]);
-    assert_eq!(limits[36..44], 16384_u64.to_be_bytes());
+    assert_eq!(limits[36..44], 4096_u64.to_be_bytes());
 }
 
 #[test]
