@@ -87,6 +87,8 @@ enum Use {
     /// Loading or formatting the metadata area.
     Opening,
     Settling,
+    /// Before `Suspended`.
+    Suspending,
     Closing,
     /// A step of a resync, at the source.
     Step(u64),
@@ -265,6 +267,7 @@ impl Volume {
             Use::Dirty => self.dirty_written(&result, turn),
             Use::Opening => self.opening_done(result, turn),
             Use::Settling => self.settle_flushed(&result, turn),
+            Use::Suspending => self.suspend_flushed(&result, turn),
             Use::Closing => self.close_flushed(&result, turn),
             Use::Step(step) => self.step_done(step, result, turn),
             Use::Comparison(step) => self.comparison_done(step, result, turn),

@@ -65,7 +65,7 @@ impl Volume {
             let flush = &self.flushes[&id];
             match flush.purpose {
                 Purpose::Ticket(_) if !self.serves(turn.now) => {}
-                Purpose::Ticket(ticket) if !self.flush_matters() => {
+                Purpose::Ticket(ticket) if !self.answers_from_memory() => {
                     self.flushes.remove(&id);
                     turn.complete(ticket, Ok(()));
                 }
@@ -76,7 +76,7 @@ impl Volume {
     }
 
     /// Only two members in write-back answer before the disk has it.
-    fn flush_matters(&self) -> bool {
+    pub(super) fn answers_from_memory(&self) -> bool {
         self.spec.cache == CacheMode::WriteBack
             && matches!(self.role(), Role::Owner | Role::Replica)
     }

@@ -69,7 +69,13 @@ impl Volume {
             ToVolume::Suspend => {
                 self.suspended = true;
                 self.wanted_told = false;
-                turn.tell(FromVolume::Suspended);
+                // What was answered from memory must survive a power cut before this node may go
+                // on alone; from here on nothing more is answered from memory.
+                if self.answers_from_memory() {
+                    self.start_io(Use::Suspending, Io::Flush, turn);
+                } else {
+                    turn.tell(FromVolume::Suspended);
+                }
             }
             ToVolume::Lease { until } => {
                 if let Stage::Paired(paired) = &mut self.stage {
@@ -230,6 +236,15 @@ impl Volume {
                 self.suspended = false;
                 self.settle(settling, turn);
             }
+        }
+    }
+
+    pub(super) fn suspend_flushed(&mut self, result: &Result<Value, IoError>, turn: &mut Turn<'_>) {
+        if result.is_err() {
+            self.fail(turn);
+        }
+        if self.suspended {
+            turn.tell(FromVolume::Suspended);
         }
     }
 

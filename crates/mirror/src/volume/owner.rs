@@ -2,7 +2,7 @@
 //! granted or refused, each once.
 
 use super::intake::{From, Held};
-use super::running::{Local, Origin};
+use super::running::Origin;
 use super::turn::Turn;
 use super::{DROP_AGE, MAX_IN_FLIGHT, Volume};
 use crate::control::Time;
@@ -73,11 +73,7 @@ impl Volume {
         for seq in lost {
             self.counts.resent += 1;
             self.send_sequenced(seq, None, turn);
-            let running = &self.running[&seq];
-            if running.local == Local::Done && matches!(running.origin, Origin::Forward(_)) {
-                let channel = running.channel;
-                self.answer(channel, DataFrame::Done { seq }, turn);
-            }
+            self.say_applied(seq, turn);
         }
     }
 
@@ -135,14 +131,10 @@ impl Volume {
             Verdict::Granted(seq) => {
                 let low = self.low();
                 self.answer(Some(channel), DataFrame::Grant { seq, id, low }, turn);
-                let applied = match self.running.get_mut(&seq) {
-                    Some(running) => {
-                        running.channel = Some(channel);
-                        running.local == Local::Done
-                    }
-                    None => true,
-                };
-                if applied {
+                if let Some(running) = self.running.get_mut(&seq) {
+                    running.channel = Some(channel);
+                    self.say_applied(seq, turn);
+                } else {
                     self.answer(Some(channel), DataFrame::Done { seq }, turn);
                 }
             }

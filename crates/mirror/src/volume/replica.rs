@@ -80,9 +80,11 @@ impl Volume {
             self.counts.bad_frames += 1;
             return;
         }
-        match self.running.get_mut(&seq) {
-            Some(running) if running.local != Local::Done => running.channel = Some(channel),
-            _ => self.answer(Some(channel), DataFrame::Stored { seq }, turn),
+        if let Some(running) = self.running.get_mut(&seq) {
+            running.channel = Some(channel);
+            self.say_applied(seq, turn);
+        } else {
+            self.answer(Some(channel), DataFrame::Stored { seq }, turn);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::stage::{Role, Stage};
 use super::turn::Turn;
 use super::{Use, Volume};
-use crate::control::{CacheMode, Time};
+use crate::control::Time;
 use crate::data_frame::DataFrame;
 use crate::intents::Begin;
 use crate::operation::{Extent, Operation};
@@ -156,8 +156,7 @@ impl Volume {
 
     /// Write-back is for two members only: alone, and while a copy is made, writes go through.
     fn writes_through(&self) -> bool {
-        self.spec.cache != CacheMode::WriteBack
-            || !matches!(self.role(), Role::Owner | Role::Replica)
+        !self.answers_from_memory()
     }
 
     /// SCSI state has no place on the disk: it is applied by handing it to the engine. The owner
@@ -233,19 +232,35 @@ impl Volume {
             return;
         };
         running.local = Local::Done;
-        let (channel, origin) = (running.channel, running.origin);
-        match self.role() {
-            Role::Owner if matches!(origin, Origin::Forward(_)) => {
+        self.say_applied(seq, turn);
+        self.acknowledge_if_alone(seq, turn);
+        self.apply_those_behind(turn);
+        self.finish(seq, turn);
+    }
+
+    /// Tells the partner that an operation is applied here. Suspended in write-back it is not
+    /// told: the flush that let this node go on alone may have missed it.
+    pub(super) fn say_applied(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        if self.suspended && self.answers_from_memory() {
+            return;
+        }
+        let Some(running) = self
+            .running
+            .get(&seq)
+            .filter(|running| running.local == Local::Done)
+        else {
+            return;
+        };
+        let channel = running.channel;
+        match (self.role(), running.origin) {
+            (Role::Owner, Origin::Forward(_)) => {
                 self.answer(channel, DataFrame::Done { seq }, turn)
             }
-            Role::Replica | Role::Target => {
-                self.answer(channel, DataFrame::Stored { seq }, turn);
-                self.apply_those_behind(turn);
+            (Role::Replica | Role::Target, _) => {
+                self.answer(channel, DataFrame::Stored { seq }, turn)
             }
-            Role::Alone => self.acknowledge_if_alone(seq, turn),
             _ => {}
         }
-        self.finish(seq, turn);
     }
 
     /// While a copy is made the target's acknowledgement is not waited for.
@@ -282,8 +297,8 @@ impl Volume {
         if running.local != Local::Done || !running.confirmed {
             return;
         }
-        // The acknowledgement is held, and with it all that the operation keeps from going on.
-        if self.suspended && matches!(running.origin, Origin::Here(Some(_))) {
+        // The commit is held, and with it all that the operation keeps from going on.
+        if self.suspended {
             return;
         }
         if matches!(self.role(), Role::Owner | Role::Alone) {

@@ -5,7 +5,7 @@ use super::running::{Local, Origin};
 use super::stage::{Alone, Fresh, Paired, Role, Stage};
 use super::turn::Turn;
 use super::{Use, Volume};
-use crate::control::{CacheMode, Configuration, FromVolume, Incarnation, Time};
+use crate::control::{Configuration, FromVolume, Incarnation, Time};
 use crate::volume_io::{Io, IoError, Value};
 use alloc::vec::Vec;
 
@@ -21,7 +21,8 @@ pub(super) struct Settling {
 pub(super) enum Step {
     /// Operations of the configuration before are being applied here.
     Drain,
-    /// Write-back: what they and earlier ones left in memory.
+    /// What they left in memory (write-back), or what a run that was killed left there: it was
+    /// never acknowledged, but once it is read it must not vanish with the power.
     Flush,
     /// Set intents are being made durable dirty bits.
     Mark,
@@ -69,11 +70,9 @@ impl Volume {
                     return;
                 }
                 self.inherit(turn);
-                if alone && self.spec.cache == CacheMode::WriteBack && self.spec.partner.is_some() {
+                if alone {
                     self.set_step(Step::Flush);
                     self.start_io(Use::Settling, Io::Flush, turn);
-                } else if alone {
-                    self.mark_intents(turn);
                 } else {
                     self.adopt(turn);
                 }
@@ -185,6 +184,7 @@ impl Volume {
     /// Under the same configuration again: operations whose acknowledgement was held.
     pub(super) fn finish_all(&mut self, turn: &mut Turn<'_>) {
         for seq in self.running.keys().copied().collect::<Vec<_>>() {
+            self.say_applied(seq, turn);
             self.acknowledge_if_alone(seq, turn);
             self.finish(seq, turn);
         }

@@ -20,6 +20,8 @@ pub(super) enum Mode {
     /// Ordered to serve the configuration of its superblock.
     Serving,
     Suspended,
+    /// To be followed by the swap that makes it the only member.
+    Ejecting,
     Draining,
     Target,
 }
@@ -158,7 +160,7 @@ impl Manager {
                 && other.settled
                 && other.adopted == Some(self.register))
             || (self.register.members == Members::only(id(1 - node)) && other.settled)
-            || (self.register.members == Members::only(id(node)) && self.nodes[node].settled)
+            || self.register.members == Members::only(id(node))
     }
 
     fn is_fresh(&self, node: usize) -> bool {
@@ -181,6 +183,12 @@ impl Manager {
 
     fn hear(&mut self, node: usize, word: FromVolume) {
         match word {
+            FromVolume::Suspended if self.nodes[node].mode == Mode::Ejecting => {
+                self.nodes[node].mode = Mode::Suspended;
+                if self.current(node) && self.register.members == both() {
+                    self.go_alone(node);
+                }
+            }
             FromVolume::Opened { .. } => self.nodes[node].mode = Mode::Open,
             FromVolume::Serving { epoch } => {
                 if self.nodes[node]
@@ -233,7 +241,7 @@ impl Manager {
         let known = &self.nodes[node];
         let good = !known.inconsistent || known.joining == self.register.generation;
         let member = self.register.members.contains(id(node));
-        if self.current(node) && known.mode == Mode::Serving
+        if self.current(node) && matches!(known.mode, Mode::Serving | Mode::Ejecting)
             || !member
             || !good
             || matches!(known.mode, Mode::Down | Mode::Opening)
@@ -327,11 +335,19 @@ impl Manager {
         if !fresh && !self.current(node) {
             return self.adopt(node);
         }
-        if !fresh {
+        if self.nodes[node].mode == Mode::Ejecting {
+            return;
+        }
+        self.ejections += 1;
+        if fresh {
+            self.go_alone(node);
+        } else {
+            self.nodes[node].mode = Mode::Ejecting;
             self.order(node, ToVolume::Suspend);
         }
-        self.nodes[node].mode = if fresh { Mode::Open } else { Mode::Suspended };
-        self.ejections += 1;
+    }
+
+    fn go_alone(&mut self, node: usize) {
         self.swap(Members::only(id(node)), id(node), false);
         self.nodes[node].joining = 0;
         self.nodes[node].inconsistent = false;
