@@ -238,6 +238,8 @@ pub struct Membership {
     why: Why,
     contact: Contact,
     view: Option<Report>,
+    /// The view is of this contact: what the partner said before a silence is not acted on.
+    fresh: bool,
     /// The run of the partner with which this run has adopted the present configuration.
     with: Option<Incarnation>,
     /// The configuration that the data path was last told to serve.
@@ -316,6 +318,7 @@ impl Membership {
             role: Role::Idle,
             contact: Contact::Silent { since: now },
             view: None,
+            fresh: false,
             with: None,
             served: None,
             in_force: 0,
@@ -352,6 +355,9 @@ impl Membership {
 
     /// The partner is heard, or not any more.
     pub fn contact(&mut self, contact: Contact) {
+        if matches!(contact, Contact::Silent { .. }) {
+            self.fresh = false;
+        }
         self.contact = contact;
     }
 
@@ -366,6 +372,7 @@ impl Membership {
             && report.record.volume == self.settings.volume
         {
             self.view = Some(report);
+            self.fresh = true;
         }
     }
 
@@ -621,7 +628,7 @@ impl Membership {
         };
         self.view
             .clone()
-            .filter(|it| it.incarnation() == incarnation)
+            .filter(|it| self.fresh && it.incarnation() == incarnation)
     }
 
     fn only_me(&self) -> Members {

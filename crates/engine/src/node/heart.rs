@@ -23,6 +23,10 @@ pub(super) struct Heart {
     /// The last heartbeat of that run.
     pub(super) heard: Option<Time>,
     contact: Contact,
+    /// When this node last looked, and since when it has looked without a long pause: what was
+    /// said to a process that did not run is read only afterwards.
+    looked: Time,
+    awake: Time,
     drift: Drift,
     drift_told: bool,
 }
@@ -37,6 +41,8 @@ impl Heart {
             incarnation: None,
             heard: None,
             contact: Contact::Silent { since: now },
+            looked: now,
+            awake: now,
             drift: Drift::default(),
             drift_told: false,
         }
@@ -140,8 +146,17 @@ impl Node {
 
     /// Whether the partner began or ceased to be heard, or is another run than before.
     pub(super) fn look_at_contact(&mut self, turn: &mut Turn<'_>) -> bool {
-        let silence = self.settings.timing.silence;
-        let heard = self.heart.heard.filter(|at| turn.now < *at + silence);
+        let timing = self.settings.timing;
+        let silence = timing.silence;
+        if turn.now >= self.heart.looked + timing.lease {
+            self.heart.awake = turn.now;
+        }
+        self.heart.looked = turn.now;
+        let heard = self
+            .heart
+            .heard
+            .map(|at| at.max(self.heart.awake))
+            .filter(|at| turn.now < *at + silence);
         let contact = match (heard, self.heart.incarnation) {
             (Some(_), Some(incarnation)) => Contact::Heard { incarnation },
             _ => Contact::Silent {

@@ -1,1 +1,10 @@
-//! Stories of two nodes.
+//! Stories of two nodes over a pretend network, with data paths that do what they are told at
+//! once, and random schedules that check what may never happen.
+
+extern crate std;
+
+mod chaos;
+mod config;
+mod path;
+mod stories;
+mod world;

@@ -23,6 +23,9 @@ impl Membership {
             {
                 return self.promote(turn, &view);
             }
+            if self.is_joined(&view) && !self.would_yield() {
+                return self.serve_member(turn, view.incarnation());
+            }
             return self.pair(turn, &view);
         }
         match self.contact {

@@ -1,5 +1,6 @@
 //! Serving as one of two, and being brought up to date by the other.
 
+use super::report::Report;
 use super::{Contact, Eject, Membership, Output, Role, Severity, Sync, Turn, Why};
 use crate::control::{Incarnation, Time, ToVolume};
 use alloc::format;
@@ -160,6 +161,9 @@ impl Membership {
         {
             return self.promote(turn, &view);
         }
+        if self.is_joined(&view) {
+            return self.serve_member(turn, view.incarnation());
+        }
         if view.record.configuration.lineage() != source || view.offer != offer {
             return self.leave_target(turn, "the source begins anew");
         }
@@ -186,23 +190,24 @@ impl Membership {
 
     /// The partner adopted the configuration for which this node's join record is open: this
     /// copy is a full member. Consistent and joined become durable in one write.
-    pub(super) fn promote(&mut self, turn: &mut Turn<'_>, view: &super::report::Report) -> bool {
+    pub(super) fn promote(&mut self, turn: &mut Turn<'_>, view: &Report) -> bool {
         let joined = view.record.configuration;
-        let durable = self.persist(turn, |it| {
+        self.persist(turn, |it| {
             it.adopt(joined);
             it.inconsistent = false;
             it.clean = false;
             it.base = joined.epoch;
-        });
-        if !durable {
-            return false;
-        }
-        if view.record.with == Some(self.settings.incarnation) {
-            return self.serve_member(turn, view.incarnation());
-        }
-        self.role = Role::Idle;
-        self.suspended(turn);
-        true
+        })
+    }
+
+    /// Whether both have adopted the same configuration, the partner with this run of this node,
+    /// and it was not served here yet.
+    pub(super) fn is_joined(&self, view: &Report) -> bool {
+        let configuration = self.durable.configuration;
+        configuration.lineage() == view.record.configuration.lineage()
+            && configuration.members.count() == 2
+            && view.record.with == Some(self.settings.incarnation)
+            && self.served != Some(configuration.lineage())
     }
 
     /// Keeps the shape of a sync in one place: off, and the data path told so.

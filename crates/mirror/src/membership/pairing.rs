@@ -42,11 +42,12 @@ impl Membership {
         if self.decided.is_some() {
             return self.act_on_decision(turn, view);
         }
-        let awaited = self.with == Some(view.incarnation())
-            && view
-                .record
-                .prepared
-                .is_some_and(|it| it.lineage() == self.durable.configuration.lineage());
+        // The partner has yet to adopt what this node adopted with it.
+        let mine = self.durable.configuration.lineage();
+        let coming = view.record.prepared.is_some_and(|it| it.lineage() == mine)
+            || view.record.configuration.lineage() == mine && view.record.with.is_none();
+        let both = self.durable.configuration.members.count() == 2;
+        let awaited = both && self.with == Some(view.incarnation()) && coming;
         if self.round.is_some() || awaited {
             self.why = Why::Deciding;
             return false;
@@ -166,7 +167,7 @@ impl Membership {
         let Some(value) = self.decided else {
             return false;
         };
-        if self.durable.prepared != Some(value) {
+        if self.durable.prepared != Some(value) && self.durable.configuration != value {
             self.decided = None;
             self.candidate = None;
             return true;
@@ -219,6 +220,7 @@ impl Membership {
             return false;
         }
         let (lineage, node): (_, NodeId) = (source.lineage(), view.record.node);
+        self.with = None;
         let durable = self.persist(turn, |it| {
             for past in &view.record.history {
                 it.remember_past(*past);
@@ -234,7 +236,6 @@ impl Membership {
         if !durable {
             return false;
         }
-        self.with = None;
         self.served = None;
         turn.out.push(Output::Order(ToVolume::Follow {
             source,

@@ -1,0 +1,107 @@
+//! Random schedules: crashes, cut wires, pauses, orderly stops, traffic that moves. After every
+//! event the world checks that only one line serves, that what serves holds every acknowledged
+//! write, and that everything served was durable before.
+
+use super::std;
+use super::std::println;
+use super::world::{World, ms};
+use crate::node_interface::{NodeEvent, Standing};
+
+fn storm(seed: u64, partition: bool) -> World {
+    let mut world = World::mirrored(seed);
+    for _ in 0..30 {
+        let who = usize::try_from(world.dice(2)).unwrap();
+        match world.dice(12) {
+            0 | 1 if world.runs(who) => world.crash(who),
+            2..=4 if !world.runs(who) => world.boot(who),
+            5 => world.cut(0),
+            6 => world.heal(0),
+            7 if partition => world.cut(1),
+            8 => world.heal(1),
+            9 => world.machines[who].io = !world.machines[who].io,
+            10 if world.runs(0) && world.runs(1) && !partition => {
+                let long = ms(world.dice(6000));
+                world.pause(who, long);
+                world.run(long + ms(5000));
+            }
+            11 if world.runs(who) && world.dice(2) == 0 => {
+                world.handle(who, NodeEvent::Stop);
+                world.run(ms(3000));
+                world.crash(who);
+            }
+            _ => {}
+        }
+        let wait = match world.dice(3) {
+            0 => world.dice(100),
+            1 => world.dice(1000),
+            _ => world.dice(8000),
+        };
+        world.run(ms(wait));
+    }
+    world.heal(0);
+    world.heal(1);
+    for who in 0..2 {
+        world.machines[who].io = true;
+        if !world.runs(who) {
+            world.boot(who);
+        }
+    }
+    world
+}
+
+fn seeds(default: u64) -> core::ops::Range<u64> {
+    let from_env = |name| std::env::var(name).ok().and_then(|it| it.parse().ok());
+    let first = from_env("SEED").unwrap_or(1);
+    first..first + from_env("SEEDS").unwrap_or(default)
+}
+
+#[test]
+fn without_total_partition_two_nodes_always_find_together_again() {
+    for seed in seeds(150) {
+        let caught = std::panic::catch_unwind(|| {
+            let mut world = storm(seed, false);
+            world.run_until(ms(90_000), World::is_mirrored);
+            assert!(!world.said("split brain"), "{}", world.story());
+            (world.machines[0].io, world.machines[1].io) = (false, false);
+            world.run(ms(1000));
+            let (a, b) = (world.machines[0].disk.blocks, world.machines[1].disk.blocks);
+            assert_eq!(a, b, "identical after a resync\n{}", world.story());
+            assert!(
+                !world.said("everything is compared"),
+                "no needless full resync\n{}",
+                world.story()
+            );
+        });
+        if caught.is_err() {
+            println!("SEED={seed}");
+            panic!("seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn with_total_partition_they_find_together_or_both_stand_still() {
+    for seed in seeds(150) {
+        let caught = std::panic::catch_unwind(|| {
+            let mut world = storm(seed, true);
+            let settled = |it: &World| {
+                it.is_mirrored()
+                    || (0..2).all(|who| {
+                        it.status(who)
+                            .is_some_and(|it| it.split_brain && !it.servable)
+                    })
+            };
+            world.run_until(ms(90_000), settled);
+            world.run(ms(1000));
+            assert!(
+                world.standing(0) == Some(Standing::Mirrored) || world.apart,
+                "{}",
+                world.story()
+            );
+        });
+        if caught.is_err() {
+            println!("SEED={seed}");
+            panic!("seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! What two nodes live through.
+
+use super::world::{World, ms};
+use crate::node_interface::{NodeEvent, Standing};
+use lockstep_mirror::control::{Members, NodeId};
+
+#[test]
+fn a_new_volume_is_created_on_both_and_served() {
+    let world = World::mirrored(1);
+    let (a, b) = (
+        world.machines[0].superblock(),
+        world.machines[1].superblock(),
+    );
+    assert_eq!(a.configuration, b.configuration);
+    assert_eq!(
+        (a.configuration.epoch, a.configuration.owner),
+        (1, NodeId(1))
+    );
+    assert_eq!(
+        a.configuration.members,
+        Members::only(NodeId(1)).with(NodeId(2))
+    );
+    assert!(!a.clean && !b.clean);
+}
+
+#[test]
+fn two_blank_replicas_that_nobody_created_wait() {
+    let mut world = World::new(1);
+    world.machines[1].create = false;
+    world.boot(0);
+    world.boot(1);
+    world.run(ms(5000));
+    let status = world.status(0).unwrap();
+    assert!(
+        status.detail.contains("create the volume") && status.alarm,
+        "{status:?}"
+    );
+    assert!(!world.machines[0].portals);
+}
+
+#[test]
+fn a_killed_partner_is_put_out_only_when_somebody_needs_the_volume() {
+    let mut world = World::mirrored(2);
+    world.crash(1);
+    world.run(ms(5000));
+    assert_eq!(world.standing(0), Some(Standing::Waiting));
+    assert!(world.machines[0].portals, "initiators can still come");
+    world.machines[0].io = true;
+    world.run_until(ms(300), |it| it.standing(0) == Some(Standing::Alone));
+    let superblock = world.machines[0].superblock();
+    assert!(superblock.configuration.unilateral && superblock.wrote);
+    assert_eq!(superblock.base, 1, "going alone never moves the base");
+}
+
+#[test]
+fn io_goes_on_within_three_seconds_of_a_kill() {
+    for survivor in [0, 1] {
+        let mut world = World::mirrored(3);
+        world.machines[survivor].io = true;
+        world.run(ms(1000));
+        world.crash(1 - survivor);
+        world.run_until(ms(3000), |it| {
+            it.standing(survivor) == Some(Standing::Alone)
+        });
+    }
+}
+
+#[test]
+fn a_partner_that_returns_is_resynchronised_and_joins() {
+    let mut world = World::mirrored(4);
+    world.machines[0].io = true;
+    world.run(ms(1000));
+    world.crash(1);
+    world.run(ms(5000));
+    world.boot(1);
+    world.run_until(ms(10_000), |it| it.standing(1) == Some(Standing::Target));
+    assert!(!world.machines[1].portals, "a target's portals stay closed");
+    world.run_until(ms(10_000), World::is_mirrored);
+    assert!(world.said("what is marked is compared") && !world.said("everything is compared"));
+    world.machines[0].io = false;
+    world.run(ms(1000));
+    assert_eq!(world.machines[0].disk.blocks, world.machines[1].disk.blocks);
+}
+
+#[test]
+fn a_quick_restart_is_noticed_and_nothing_is_sequenced_until_a_new_epoch() {
+    let mut world = World::mirrored(5);
+    let before = world.machines[0].superblock().configuration;
+    world.machines[0].io = true;
+    world.crash(1);
+    world.run(ms(100));
+    world.boot(1);
+    world.run(ms(100));
+    world.run_until(ms(15_000), World::is_mirrored);
+    assert!(world.machines[0].superblock().configuration.epoch > before.epoch);
+    assert!(
+        !world.said("going on alone (epoch"),
+        "the partner's vote was there to be had"
+    );
+}
+
+#[test]
+fn a_replaced_disk_gets_everything() {
+    let mut world = World::mirrored(6);
+    world.machines[0].io = true;
+    world.run(ms(1000));
+    world.crash(1);
+    world.run(ms(5000));
+    world.machines[1].slots = [alloc::vec![0; 4096], alloc::vec![0; 4096]];
+    world.machines[1].disk = super::path::Disk::default();
+    world.boot(1);
+    world.run_until(ms(15_000), World::is_mirrored);
+    assert!(world.said("everything is compared"));
+    world.machines[0].io = false;
+    world.run(ms(1000));
+    assert_eq!(world.machines[0].disk.blocks, world.machines[1].disk.blocks);
+}
+
+#[test]
+fn a_planned_stop_hands_over_without_a_wait() {
+    let mut world = World::mirrored(7);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.run(ms(500));
+    world.handle(0, NodeEvent::Stop);
+    world.machines[0].io = false;
+    world.run_until(ms(1000), |it| it.standing(1) == Some(Standing::Alone));
+    assert!(
+        !world.machines[1].superblock().configuration.unilateral,
+        "the leaving node voted"
+    );
+    world.run_until(ms(3000), |it| it.machines[0].stopped == Some(true));
+    assert!(world.machines[0].superblock().clean);
+    world.crash(0);
+    world.run(ms(3000));
+    world.boot(0);
+    world.run_until(ms(15_000), World::is_mirrored);
+}
+
+#[test]
+fn both_stopped_in_order_and_started_have_nothing_to_compare() {
+    let mut world = World::mirrored(8);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.run(ms(1000));
+    (world.machines[0].io, world.machines[1].io) = (false, false);
+    world.run(ms(200));
+    world.handle(0, NodeEvent::Stop);
+    world.handle(1, NodeEvent::Stop);
+    world.run_until(ms(20_000), |it| {
+        it.machines.iter().all(|it| it.stopped == Some(true))
+    });
+    world.crash(0);
+    world.crash(1);
+    world.machines.iter_mut().for_each(|it| it.disk.dirty = 0);
+    world.boot(1);
+    world.run(ms(5000));
+    assert!(
+        world.status(1).unwrap().detail.contains("waits for node 1"),
+        "{}",
+        world.describe()
+    );
+    world.boot(0);
+    world.run_until(ms(10_000), World::is_mirrored);
+    assert!(!world.said("everything is compared"));
+}
+
+#[test]
+fn the_last_member_starts_alone_and_the_other_waits() {
+    let mut world = World::mirrored(9);
+    world.machines[0].io = true;
+    world.crash(1);
+    world.run(ms(4000));
+    world.crash(0);
+    world.run(ms(1000));
+    world.boot(1);
+    world.machines[1].io = true;
+    world.run(ms(6000));
+    assert_eq!(world.standing(1), Some(Standing::Waiting));
+    assert!(
+        world
+            .status(1)
+            .unwrap()
+            .detail
+            .contains("only node 1 knows"),
+        "{}",
+        world.describe()
+    );
+    world.crash(1);
+    world.boot(0);
+    world.run(ms(1500));
+    assert_eq!(
+        world.standing(0),
+        Some(Standing::Waiting),
+        "promises of the run before may still hold"
+    );
+    world.run_until(ms(2000), |it| it.standing(0) == Some(Standing::Alone));
+}
+
+#[test]
+fn a_short_silence_of_every_channel_is_survived_without_a_new_epoch() {
+    let mut world = World::mirrored(10);
+    let before = world.machines[0].superblock().configuration;
+    (world.cut(0), world.cut(1));
+    world.run(ms(3000));
+    assert_eq!(world.standing(0), Some(Standing::Waiting));
+    (world.heal(0), world.heal(1));
+    world.run_until(ms(3000), World::is_mirrored);
+    assert_eq!(world.machines[0].superblock().configuration, before);
+}
+
+#[test]
+fn a_dead_sync_link_with_heartbeats_alive_puts_the_second_node_out() {
+    let mut world = World::mirrored(11);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.cut(0);
+    world.run_until(ms(5000), |it| it.standing(0) == Some(Standing::Alone));
+    assert!(
+        !world.machines[0].superblock().configuration.unilateral,
+        "the partner stepped down and voted"
+    );
+    assert_eq!(world.standing(1), Some(Standing::Waiting));
+    assert!(!world.machines[1].portals);
+    world.heal(0);
+    world.run_until(ms(10_000), World::is_mirrored);
+}
+
+#[test]
+fn total_partition_with_io_on_one_side_serves_there() {
+    let mut world = World::mirrored(12);
+    world.machines[1].io = true;
+    (world.cut(0), world.cut(1));
+    world.run_until(ms(4000), |it| it.standing(1) == Some(Standing::Alone));
+    world.run(ms(3000));
+    assert_eq!(world.standing(0), Some(Standing::Waiting));
+    (world.heal(0), world.heal(1));
+    world.run_until(ms(10_000), World::is_mirrored);
+    assert!(!world.said("split brain"));
+}
+
+#[test]
+fn split_brain_is_detected_and_nothing_is_overwritten() {
+    let mut world = World::mirrored(13);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    (world.cut(0), world.cut(1));
+    world.run_until(ms(5000), |it| {
+        (0..2).all(|who| it.standing(who) == Some(Standing::Alone))
+    });
+    (world.heal(0), world.heal(1));
+    world.run_until(ms(5000), |it| {
+        (0..2).all(|who| it.status(who).unwrap().split_brain)
+    });
+    let blocks = [world.machines[0].disk.blocks, world.machines[1].disk.blocks];
+    world.run(ms(5000));
+    assert_eq!(
+        blocks,
+        [world.machines[0].disk.blocks, world.machines[1].disk.blocks]
+    );
+    for who in 0..2 {
+        let status = world.status(who).unwrap();
+        assert!(status.alarm && status.detail.contains("split brain") && !status.servable);
+        assert!(!world.machines[who].portals);
+        world.crash(who);
+    }
+    (world.boot(0), world.run(ms(5000)));
+    assert!(world.status(0).unwrap().split_brain, "it is remembered");
+}
+
+#[test]
+fn a_partner_with_another_secret_or_size_is_refused_by_name() {
+    let mut world = World::new(14);
+    world.machines[1].secret = b"guess".to_vec();
+    (world.boot(0), world.boot(1));
+    world.run(ms(4000));
+    let problems = world.machines[0]
+        .node
+        .as_ref()
+        .unwrap()
+        .status(world.now)
+        .problems;
+    assert!(
+        problems.iter().any(|it| it.contains("this pair's secret")),
+        "{problems:?}"
+    );
+    let events = world
+        .trace
+        .iter()
+        .filter(|it| it.contains("1 event") && it.contains("secret"))
+        .count();
+    assert_eq!(events, 2, "one for each path, however often it dials");
+    let mut world = World::new(14);
+    world.machines[1].size *= 2;
+    (world.boot(0), world.boot(1));
+    world.run(ms(4000));
+    assert!(
+        world.status(0).unwrap().detail.contains("another size"),
+        "{}",
+        world.describe()
+    );
+}
+
+#[test]
+fn a_failed_disk_leaves_the_volume_to_the_partner() {
+    use crate::interface::FromShard;
+    use lockstep_mirror::control::FromVolume;
+    let mut world = World::mirrored(15);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.run(ms(300));
+    world.handle(
+        0,
+        NodeEvent::Shard(FromShard::Volume(
+            super::world::VOLUME,
+            FromVolume::DiskFailed,
+        )),
+    );
+    world.run_until(ms(2000), |it| it.standing(1) == Some(Standing::Alone));
+    assert!(world.machines[0].superblock().disk_failed);
+    world.run(ms(5000));
+    assert_eq!(
+        world.standing(1),
+        Some(Standing::Alone),
+        "a failed disk gets no copy"
+    );
+}
+
+#[test]
+fn a_late_partner_is_put_out_and_may_return_later() {
+    use crate::interface::FromShard;
+    use lockstep_mirror::control::FromVolume;
+    let mut world = World::mirrored(16);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.handle(
+        1,
+        NodeEvent::Shard(FromShard::Volume(super::world::VOLUME, FromVolume::Late)),
+    );
+    world.run_until(ms(2000), |it| it.standing(1) == Some(Standing::Alone));
+    world.run(ms(20_000));
+    assert_eq!(world.standing(1), Some(Standing::Alone));
+    world.run_until(ms(20_000), World::is_mirrored);
+}
+
+#[test]
+fn a_single_replica_serves_alone_from_the_start() {
+    let mut world = World::new(17);
+    world.machines[0].partner = false;
+    world.boot(0);
+    world.run_until(ms(1000), |it| {
+        it.standing(0) == Some(Standing::Alone) && it.machines[0].portals
+    });
+    world.crash(0);
+    world.boot(0);
+    world.run_until(ms(1000), |it| it.standing(0) == Some(Standing::Alone));
+    world.handle(0, NodeEvent::Stop);
+    world.run_until(ms(2000), |it| it.machines[0].stopped == Some(true));
+}
+
+#[test]
+fn a_lost_register_file_keeps_a_node_from_acting_alone() {
+    let mut world = World::mirrored(18);
+    world.machines[0].io = true;
+    world.crash(1);
+    world.run(ms(4000));
+    world.crash(0);
+    world.machines[0].acceptor = None;
+    world.boot(0);
+    world.run(ms(5000));
+    assert!(
+        world
+            .status(0)
+            .unwrap()
+            .detail
+            .contains("register file was lost"),
+        "{}",
+        world.describe()
+    );
+    world.boot(1);
+    world.run_until(ms(10_000), World::is_mirrored);
+}
+
+#[test]
+fn damaged_superblocks_are_refused_and_nothing_is_written() {
+    let mut world = World::mirrored(19);
+    world.crash(0);
+    for slot in &mut world.machines[0].slots {
+        slot[100] ^= 1;
+    }
+    let before = world.machines[0].slots.clone();
+    world.boot(0);
+    world.run(ms(3000));
+    let problems = world.machines[0]
+        .node
+        .as_ref()
+        .unwrap()
+        .status(world.now)
+        .problems;
+    assert!(
+        problems
+            .iter()
+            .any(|it| it.contains("both superblock slots")),
+        "{problems:?}"
+    );
+    assert_eq!(world.machines[0].slots, before);
+}
+
+#[test]
+fn random_bytes_on_a_control_port_change_nothing() {
+    use crate::node_interface::LinkId;
+    let mut world = World::mirrored(20);
+    for link in 1000..1200 {
+        world.handle(
+            0,
+            NodeEvent::LinkUp {
+                link: LinkId(link),
+                path: 0,
+            },
+        );
+        world.handle(
+            0,
+            NodeEvent::LinkBytes {
+                link: LinkId(link),
+                bytes: &[0x47; 300],
+            },
+        );
+        world.handle(0, NodeEvent::LinkDown { link: LinkId(link) });
+    }
+    world.run(ms(3000));
+    assert!(world.is_mirrored());
+    assert!(
+        world
+            .trace
+            .iter()
+            .filter(|it| it.contains("not a Lockstep node"))
+            .count()
+            <= 1
+    );
+}
