@@ -196,7 +196,7 @@ fn remove_file(path: &Path) -> Result<(), ProvisionError> {
 fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+        .unwrap_or_else(|| Path::new("."))
 }
 
 fn check_room(folder: &Path, bytes: u64) -> Result<(), ProvisionError> {

@@ -117,7 +117,9 @@ pub enum SpawnError {
     #[error("{0}")]
     Ring(SetupError),
     /// No memory for the pool.
-    #[error("no memory for the buffer pool of {bytes} bytes ({error}): make it smaller in lockstep.toml, or give the service more")]
+    #[error(
+        "no memory for the buffer pool of {bytes} bytes ({error}): make it smaller in lockstep.toml, or give the service more"
+    )]
     Pool {
         /// Size of the pool.
         bytes: u64,
@@ -162,7 +164,9 @@ struct Shared {
 ///
 /// # Errors
 /// See [`SpawnError`].
-pub fn spawn(config: ShardThreadConfig) -> Result<(ShardHandle, mpsc::Receiver<FromThread>), SpawnError> {
+pub fn spawn(
+    config: ShardThreadConfig,
+) -> Result<(ShardHandle, mpsc::Receiver<FromThread>), SpawnError> {
     let (mailbox, orders) = sync_channel(MAILBOX);
     let (reports, receiver) = mpsc::channel(REPORTS);
     let (started, ready) = sync_channel(1);
@@ -178,9 +182,22 @@ pub fn spawn(config: ShardThreadConfig) -> Result<(ShardHandle, mpsc::Receiver<F
             let _gone = started.send(Err(error));
         }
     };
-    let thread = std::thread::Builder::new().name("lockstep-shard".into()).spawn(body).map_err(SpawnError::Thread)?;
-    let waker = ready.recv().map_err(|_| SpawnError::Thread(std::io::ErrorKind::BrokenPipe.into()))??;
-    Ok((ShardHandle { mailbox, shared, waker, thread: Some(thread) }, receiver))
+    let thread = std::thread::Builder::new()
+        .name("lockstep-shard".into())
+        .spawn(body)
+        .map_err(SpawnError::Thread)?;
+    let waker = ready
+        .recv()
+        .map_err(|_| SpawnError::Thread(std::io::ErrorKind::BrokenPipe.into()))??;
+    Ok((
+        ShardHandle {
+            mailbox,
+            shared,
+            waker,
+            thread: Some(thread),
+        },
+        receiver,
+    ))
 }
 
 impl ShardHandle {
@@ -206,7 +223,11 @@ impl ShardHandle {
     /// What it counted, up to 200 ms ago.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.shared.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared
+            .snapshot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Ends the thread and waits for it.

@@ -170,6 +170,8 @@ impl Links {
         }
         while let Some(conn) = self.closed.pop() {
             core.event(Event::Closed { conn });
+            // Only now: a connection accepted in the same turn must not get this name's slot before.
+            self.free.push(conn.slot);
             worked = true;
         }
         while let Some(index) = self.touched.pop() {
@@ -426,7 +428,6 @@ impl Links {
             && let Some(connection) = slot.connection.take()
         {
             self.closed.push(connection.id);
-            self.free.push(index);
         }
     }
 

@@ -17,7 +17,7 @@ const SPARE_MAX: usize = 64;
 
 impl Links {
     /// Queues a head and a body.
-    pub(super) fn queue(&mut self, core: &mut Core, conn: ConnId, head: &Head, body: Body) {
+    pub(super) fn queue(&mut self, core: &Core, conn: ConnId, head: &Head, body: Body) {
         let spare = self.spare.pop();
         let Some(connection) = self
             .of(conn)

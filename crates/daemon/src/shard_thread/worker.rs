@@ -328,9 +328,7 @@ impl Worker {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Send { conn, head, body } => {
-                self.links.queue(&mut self.core, conn, &head, body)
-            }
+            Action::Send { conn, head, body } => self.links.queue(&self.core, conn, &head, body),
             Action::Close { conn } => self.links.close(&mut self.core, conn),
             Action::Dial { dial, address } => self.dials.dial(&mut self.core, dial, address),
             Action::Wake { conn } => self.links.wake(conn),
