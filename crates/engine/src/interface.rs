@@ -22,6 +22,7 @@ pub use lockstep_scsi::interface as scsi;
 
 /// Names one [`Action::Io`] until its [`Event::Io`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct IoKey {
     /// Index of the volume in the shard; the driver only hands it back.
     pub volume: u32,
@@ -44,6 +45,7 @@ pub enum Want {
 
 /// Why a connection exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum Origin {
     /// An initiator connected to this data portal (index into this node's portals).
     Portal(u16),
@@ -142,6 +144,7 @@ pub enum Action {
 
 /// One volume as the shard must know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct VolumeSettings {
     /// For the mirror.
     pub spec: VolumeSpec,
@@ -159,6 +162,7 @@ pub struct VolumeSettings {
 
 /// `Node` (and the control plane) to `Shard`.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum ToShard {
     /// Targets, portals, accounts: replaces what was there before.
     Settings(Box<Settings>),
@@ -193,6 +197,7 @@ pub enum ToShard {
 
 /// `Shard` to `Node` and the control plane.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum FromShard {
     /// From a volume's data path.
     Volume(VolumeId, FromVolume),
@@ -206,6 +211,7 @@ pub enum FromShard {
 
 /// One iSCSI session, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct SessionInfo {
     /// InitiatorName (bounded by the login).
     pub initiator: alloc::string::String,

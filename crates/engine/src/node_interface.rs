@@ -14,10 +14,12 @@ pub use lockstep_mirror::membership::status::{Standing, VolumeStatus};
 
 /// One control connection to the partner, named by the driver; never reused in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct LinkId(pub u64);
 
 /// What a node must know from the start.
 #[derive(Clone)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeSettings {
     /// This node's number, 1 or 2.
     pub node: NodeId,
@@ -43,6 +45,7 @@ pub struct NodeSettings {
 
 /// A volume's place on this node is open and locked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct VolumeReady {
     /// As the shard must know it; `spec` names partner and incarnation.
     pub settings: VolumeSettings,
@@ -54,6 +57,7 @@ pub struct VolumeReady {
 
 /// What an operator may order.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum Operator {
     /// After two nodes changed the pool configuration apart: this node's version is the one.
     KeepConfig,

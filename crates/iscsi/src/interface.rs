@@ -11,6 +11,7 @@ pub type Time = Duration;
 
 /// One TCP connection, named by the driver; a stale generation is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct ConnId {
     /// Index in the driver's and the engine's tables.
     pub slot: u32,
@@ -33,6 +34,7 @@ pub struct NexusId(pub u32);
 
 /// Index of a target in [`Settings::targets`] order; stable while the target exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct TargetId(pub u32);
 
 /// What the connection needs next from its socket.
@@ -232,6 +234,7 @@ pub struct Response {
 
 /// CHAP for one direction.
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChapSecret {
     /// CHAP_N.
     pub name: String,
@@ -247,6 +250,7 @@ impl core::fmt::Debug for ChapSecret {
 
 /// One target.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct TargetSettings {
     /// Its name for the engine.
     pub id: TargetId,
@@ -264,6 +268,7 @@ pub struct TargetSettings {
 
 /// A data portal of either node, as SendTargets lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct Portal {
     /// Address and port as initiators reach it.
     pub address: SocketAddr,
@@ -273,6 +278,7 @@ pub struct Portal {
 
 /// Everything the layer must know, replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct Settings {
     /// All targets.
     pub targets: Vec<TargetSettings>,

@@ -9,18 +9,22 @@ pub type Time = Duration;
 
 /// A volume's UUID; it also makes the identity that initiators see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct VolumeId(pub u128);
 
 /// One of the two data nodes, or the witness: 1, 2, or 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct NodeId(pub u8);
 
 /// One run of a daemon, named by a random number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct Incarnation(pub u64);
 
 /// A set of data nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct Members(pub u8);
 
 impl Members {
@@ -53,6 +57,7 @@ impl Members {
 
 /// The decided truth about who may serve a volume; identified by (epoch, generation).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct Configuration {
     /// Orders one lineage; a new one is 1 + the greatest that either side has seen. 0: none yet.
     pub epoch: u64,
@@ -68,6 +73,7 @@ pub struct Configuration {
 
 /// When a write may be answered (`docs/replication.md`, cache modes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum CacheMode {
     /// O_DIRECT, durable on both before GOOD.
     None,
@@ -80,6 +86,7 @@ pub enum CacheMode {
 
 /// What a data path must know of its volume; all of it is agreed by both nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct VolumeSpec {
     /// Which volume.
     pub id: VolumeId,
@@ -99,6 +106,7 @@ pub struct VolumeSpec {
 
 /// `Node` to a volume's data path. Each order supersedes the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum ToVolume {
     /// Load intents and dirty bits; serve nothing yet. Answered by `Opened` or `DiskFailed`.
     /// `blank`: a new metadata area, to be written empty first.
@@ -137,6 +145,7 @@ pub enum ToVolume {
 
 /// A volume's data path to `Node`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum FromVolume {
     /// Intents and dirty bits are loaded.
     Opened {

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 /// The times, all configurable, all the same on both nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct Timing {
     /// Between two heartbeats on a link.
     pub heartbeat: Duration,
@@ -115,7 +116,8 @@ impl Heartbeats {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Drift {
     first: Option<(Time, Time)>,
-    permille: i64,
+    /// The last two measurements: a delay spoils one, or both with opposite signs.
+    permille: [i64; 2],
 }
 
 /// How long a measurement takes: a delay of one heartbeat then changes it by 1 %.
@@ -137,20 +139,18 @@ impl Drift {
         if our_span >= WINDOW {
             let millis =
                 |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX / 2000);
-            self.permille =
-                (millis(their_span) - millis(our_span)) * 1000 / millis(our_span).max(1);
+            let permille = (millis(their_span) - millis(our_span)) * 1000 / millis(our_span).max(1);
+            self.permille = [self.permille[1], permille];
             self.first = Some((ours, theirs));
         }
     }
 
     /// The partner's clock against ours in 1/1000, if it is more than leases can bear.
     #[must_use]
-    pub const fn excessive(&self) -> Option<i64> {
-        if self.permille.abs() > LIMIT_PERMILLE {
-            Some(self.permille)
-        } else {
-            None
-        }
+    pub fn excessive(&self) -> Option<i64> {
+        let fast = self.permille.iter().all(|it| *it > LIMIT_PERMILLE);
+        let slow = self.permille.iter().all(|it| *it < -LIMIT_PERMILLE);
+        (fast || slow).then_some(self.permille[1])
     }
 }
 
@@ -225,6 +225,11 @@ mod tests {
             drift.heard(s(100 + at), s(at).mul_f64(1.04));
         }
         assert_eq!(drift.excessive(), None);
+        for at in 0..20 {
+            drift.heard(s(160 + at), s(60 + at) + Duration::from_secs(3));
+        }
+        assert_eq!(drift.excessive(), None, "one late heartbeat is no clock");
+        let mut drift = Drift::default();
         for at in 0..50 {
             drift.heard(s(200 + at), s(1000) + s(at).mul_f64(1.2));
         }

@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 ///
 /// The generation changes each time the slot is handed out, so that a stale handle is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct BufferId {
     /// Index of the slot in the pool of its shard.
     pub slot: u32,
@@ -29,6 +30,7 @@ pub struct Payload {
 
 /// A range of a volume's bytes. Both ends are multiples of the volume's block size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct Extent {
     /// First byte.
     pub offset: u64,

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 
 /// Names one I/O of one volume until its completion; never reused in a run of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct IoId(pub u64);
 
 /// One thing to do on the volume's disk, its metadata area or its buffers.
@@ -70,6 +71,7 @@ pub enum Io {
 
 /// What an [`Io`] brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum Value {
     /// Nothing but success.
     Done,
@@ -85,6 +87,7 @@ pub enum Value {
 
 /// Why an [`Io`] failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum IoError {
     /// The device could not read these blocks (EIO on a read).
     Unreadable,

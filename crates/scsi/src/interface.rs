@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 /// What initiators see of a logical unit; the same bytes on both nodes, for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct Identity {
     /// The volume's UUID: makes serial number and NAA designator.
     pub uuid: u128,
@@ -40,6 +41,7 @@ pub struct Port {
 
 /// ALUA state of one port group (SPC-4 §6.37).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum AccessState {
     /// 0h
     Optimized,
@@ -55,6 +57,7 @@ pub enum AccessState {
 
 /// A port group as REPORT TARGET PORT GROUPS lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct PortGroup {
     /// Its number.
     pub group: u16,
