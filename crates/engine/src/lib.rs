@@ -9,4 +9,6 @@ pub mod interface;
 pub mod node;
 pub mod node_interface;
 pub mod pool;
+#[cfg(feature = "record")]
+pub mod record;
 pub mod shard;

@@ -9,6 +9,7 @@ use lockstep_mirror::operation::BufferId;
 
 /// Slots of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub struct PoolClass {
     /// How many.
     pub slots: u32,
