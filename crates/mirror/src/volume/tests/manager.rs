@@ -23,6 +23,8 @@ pub(super) enum Mode {
     /// To be followed by the swap that makes it the only member.
     Ejecting,
     Draining,
+    /// On its way down, orderly.
+    Stopping,
     Target,
 }
 
@@ -215,6 +217,13 @@ impl Manager {
             FromVolume::Drained { clean } if self.nodes[node].mode == Mode::Draining => {
                 self.hand_over(node, clean)
             }
+            FromVolume::Drained { .. } if self.nodes[node].mode == Mode::Stopping => {
+                if self.register.members == both() {
+                    self.eject(1 - node);
+                }
+                self.order(node, ToVolume::Close);
+            }
+            FromVolume::Closed { .. } => self.crash(node, false),
             FromVolume::DiskFailed => panic!("no disk fails here"),
             _ => {}
         }
@@ -241,7 +250,8 @@ impl Manager {
         let known = &self.nodes[node];
         let good = !known.inconsistent || known.joining == self.register.generation;
         let member = self.register.members.contains(id(node));
-        if self.current(node) && matches!(known.mode, Mode::Serving | Mode::Ejecting)
+        if self.current(node)
+            && matches!(known.mode, Mode::Serving | Mode::Ejecting | Mode::Stopping)
             || !member
             || !good
             || matches!(known.mode, Mode::Down | Mode::Opening)
@@ -300,8 +310,12 @@ impl Manager {
             if let Some(volume) = &mut self.world.machines[node].volume {
                 volume.token(token, received);
             }
-            let serving =
-                |node: usize| matches!(self.nodes[node].mode, Mode::Serving | Mode::Draining);
+            let serving = |node: usize| {
+                matches!(
+                    self.nodes[node].mode,
+                    Mode::Serving | Mode::Draining | Mode::Stopping
+                )
+            };
             let same = self.nodes[node].adopted == self.nodes[other].adopted
                 && self.nodes[node]
                     .adopted
@@ -321,7 +335,10 @@ impl Manager {
 
     /// A member goes on without the other.
     pub(super) fn eject(&mut self, node: usize) {
-        let alive = !matches!(self.nodes[node].mode, Mode::Down | Mode::Opening);
+        let alive = !matches!(
+            self.nodes[node].mode,
+            Mode::Down | Mode::Opening | Mode::Stopping
+        );
         let whole =
             !self.nodes[node].inconsistent || self.nodes[node].joining == self.register.generation;
         if !alive || !whole || self.register.members != both() {
@@ -431,6 +448,19 @@ impl Manager {
             }
             Mode::Suspended => self.adopt(node),
             _ => {}
+        }
+    }
+
+    /// An orderly stop: drained, the other goes on alone, closed.
+    pub(super) fn stop(&mut self, node: usize) {
+        if self.nodes[node].mode == Mode::Serving
+            && self.nodes[node].settled
+            && self.may_crash(node)
+        {
+            self.abort_join();
+            self.nodes[node].mode = Mode::Stopping;
+            let by = self.world.now + self.world.machines[node].ahead + Time::from_secs(2);
+            self.order(node, ToVolume::Drain { by });
         }
     }
 

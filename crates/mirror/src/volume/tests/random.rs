@@ -1,8 +1,10 @@
 //! Random schedules. A failing seed prints its orders; `SEED=n TRACE=1` runs one alone.
 
+use super::machine::BLOCK;
 use super::manager::{Manager, Mode};
-use super::world::{Kind, SIZE};
+use super::world::{Kind, SIZE, World};
 use crate::control::{CacheMode, Time};
+use crate::operation::{Extent, Operation};
 use crate::volume_action::Ticket;
 use alloc::vec::Vec;
 
@@ -10,8 +12,12 @@ use alloc::vec::Vec;
 /// places lie in three regions, some in one chunk, one across a region's edge.
 const PLACES: [u64; 6] = [0, 4, 100, 4092, 8000, SIZE / 4096 - 4];
 
+/// Clients that write over each other, and zero, discard and change SCSI state.
+const RIVALS: usize = 3;
+
 struct Client {
     first: u64,
+    rival: bool,
     now: Option<Ticket>,
 }
 
@@ -23,9 +29,18 @@ fn run(seed: u64, cache: CacheMode) -> Manager {
         .iter()
         .map(|first| Client {
             first: *first,
+            rival: false,
             now: None,
         })
         .collect();
+    for _ in 0..RIVALS {
+        let first = manager.world.shared.start;
+        clients.push(Client {
+            first,
+            rival: true,
+            now: None,
+        });
+    }
     let faults = 20 + manager.world.chance.below(200);
     for _ in 0..700 {
         let steps = manager.world.chance.below(12);
@@ -68,6 +83,10 @@ fn act(manager: &mut Manager, client: &mut Client) {
     if world.machines[node].volume.is_none() || world.chance.one_in(2) {
         return;
     }
+    if client.rival {
+        client.now = Some(rival(world, node, client.first));
+        return;
+    }
     let offset = world.chance.below(4);
     let blocks = 1 + world.chance.below(4 - offset);
     let place = client.first + offset;
@@ -79,6 +98,31 @@ fn act(manager: &mut Manager, client: &mut Client) {
             world.read(node, other + offset, blocks)
         }
     });
+}
+
+fn rival(world: &mut World, node: usize, first: u64) -> Ticket {
+    let offset = world.chance.below(24);
+    let blocks = 1 + world.chance.below(8);
+    let extent = Extent {
+        offset: (first + offset) * BLOCK,
+        len: blocks * BLOCK,
+    };
+    match world.chance.below(8) {
+        0..4 => world.write(node, first + offset, blocks),
+        4 => world.submit(node, Operation::Zero { extent, fua: true }),
+        5 => world.submit(node, Operation::Discard { extent }),
+        6 => {
+            let bytes = alloc::boxed::Box::new(world.now.as_nanos().to_be_bytes());
+            world.submit(
+                node,
+                Operation::State {
+                    kind: u16::try_from(offset % 2).unwrap(),
+                    bytes,
+                },
+            )
+        }
+        _ => world.read(node, first + offset, blocks),
+    }
 }
 
 impl Manager {
@@ -122,6 +166,8 @@ impl Manager {
                 let which = self.world.chance.below(self.world.channels.len() as u64);
                 self.world.cut(usize::try_from(which).unwrap());
             }
+            11 if self.world.chance.one_in(3) => self.stop(node),
+            _ if self.world.chance.one_in(3) => self.world.pass(Time::from_secs(31)),
             _ => self.world.pass(Time::from_secs(2)),
         }
     }

@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) floor: BTreeMap<u64, u64>,
     /// Per block: the greatest value that was ever submitted.
     pub(super) ceiling: BTreeMap<u64, u64>,
+    /// Blocks that several clients write: only which values there may be is known of them.
+    pub(super) shared: core::ops::Range<u64>,
     pub(super) acknowledged: u64,
     /// Which nodes must hold what is acknowledged now, by who acknowledges it.
     pub(super) must_hold: [[bool; 2]; 2],
@@ -80,6 +82,7 @@ impl World {
             read_values: BTreeMap::new(),
             floor: BTreeMap::new(),
             ceiling: BTreeMap::new(),
+            shared: 200..232,
             acknowledged: 0,
             must_hold: [[true, true], [true, true]],
             log: Vec::new(),
@@ -416,7 +419,7 @@ impl World {
             (Kind::Write(value), Ok(())) => {
                 self.acknowledged += 1;
                 self.check_held(node, first, blocks, value);
-                for block in first..first + blocks {
+                for block in (first..first + blocks).filter(|block| !self.shared.contains(block)) {
                     let floor = self.floor.entry(block).or_insert(0);
                     *floor = value.max(*floor);
                 }
@@ -435,8 +438,10 @@ impl World {
                         *value <= ceiling,
                         "a read of block {block} returned what nobody wrote: {value}"
                     );
-                    let floor = self.floor.entry(block).or_insert(0);
-                    *floor = (*value).max(*floor);
+                    if !self.shared.contains(&block) {
+                        let floor = self.floor.entry(block).or_insert(0);
+                        *floor = (*value).max(*floor);
+                    }
                 }
                 self.read_values.insert(ticket, values);
             }
@@ -449,7 +454,7 @@ impl World {
 
     /// Acknowledged means on every member, as durable as the cache mode says.
     fn check_held(&self, node: usize, first: u64, blocks: u64, value: u64) {
-        for block in first..first + blocks {
+        for block in (first..first + blocks).filter(|block| !self.shared.contains(block)) {
             for (holder, machine) in self
                 .machines
                 .iter()
