@@ -246,6 +246,8 @@ pub struct Membership {
     served: Option<Lineage>,
     /// The epoch that it said is in force.
     in_force: u64,
+    /// From when on it may acknowledge and read what it inherited.
+    not_before: Time,
     wanted: bool,
     channel: Option<bool>,
     channel_since: Time,
@@ -322,6 +324,7 @@ impl Membership {
             with: None,
             served: None,
             in_force: 0,
+            not_before: now,
             wanted: false,
             channel: None,
             channel_since: now,
@@ -412,13 +415,15 @@ impl Membership {
             }
             FromVolume::UnionDurable { dirty } => {
                 self.dirty = dirty;
-                self.union_durable = true;
+                self.union_durable = matches!(self.role, Role::Alone(Sync::Collecting { .. }));
             }
             FromVolume::Progress { dirty, done } => {
                 self.dirty = dirty;
                 self.rate.progress(now, done);
             }
-            FromVolume::JoinReady => self.join_ready = true,
+            FromVolume::JoinReady => {
+                self.join_ready = matches!(self.role, Role::Alone(Sync::Copying { .. }))
+            }
             FromVolume::Drained { clean } => self.drained(clean),
             FromVolume::Closed { clean } => self.closed(clean),
             FromVolume::Unreadable { .. } => self.unreadable += 1,

@@ -64,7 +64,7 @@ impl Heart {
         matches!(self.contact, Contact::Heard { .. })
     }
 
-    pub(super) const fn excessive_drift(&self) -> Option<i64> {
+    pub(super) fn excessive_drift(&self) -> Option<i64> {
         self.drift.excessive()
     }
 }

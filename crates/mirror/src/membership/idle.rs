@@ -143,6 +143,7 @@ impl Membership {
             Severity::Info,
             format!("serving as the only member (epoch {})", configuration.epoch),
         );
+        self.not_before = not_before;
         self.ejected(turn);
         self.with = None;
         self.settle(Role::Alone(Sync::Off));

@@ -4,6 +4,7 @@ use super::report::Report;
 use super::{Contact, Eject, Membership, Output, Role, Severity, Sync, Turn, Why};
 use crate::control::{Incarnation, Time, ToVolume};
 use alloc::format;
+use alloc::string::String;
 use core::time::Duration;
 
 /// Ejections of a slow partner after which each further one waits longest.
@@ -61,6 +62,7 @@ impl Membership {
         self.join_ready = false;
         self.union_durable = false;
         self.lease_until = Time::ZERO;
+        self.in_force = 0;
         self.candidate = None;
         if matches!(role, Role::Alone(_)) {
             self.eject = None;
@@ -210,19 +212,25 @@ impl Membership {
             && self.served != Some(configuration.lineage())
     }
 
-    /// Keeps the shape of a sync in one place: off, and the data path told so.
+    /// Goes on alone without the resync. The data path may have said something about it that is
+    /// still on its way: the next attempt begins only once it has answered this `Serve`.
     pub(super) fn end_sync(&mut self, turn: &mut Turn<'_>) {
-        if let Role::Alone(sync) = self.role
-            && sync != Sync::Off
-        {
-            turn.event(
-                Severity::Warning,
-                alloc::string::String::from("resynchronisation interrupted: going on alone"),
-            );
-            turn.out.push(Output::Order(ToVolume::Alone));
-            self.role = Role::Alone(Sync::Off);
-            self.join_ready = false;
-            self.union_durable = false;
+        let Role::Alone(sync) = self.role else { return };
+        if sync == Sync::Off {
+            return;
         }
+        let text = "resynchronisation interrupted: going on alone";
+        turn.event(Severity::Warning, String::from(text));
+        turn.out.push(Output::Order(ToVolume::Alone));
+        turn.out.push(Output::Order(ToVolume::Serve {
+            configuration: self.durable.configuration,
+            partner_incarnation: None,
+            not_before: self.not_before,
+            joined: false,
+        }));
+        self.in_force = 0;
+        self.role = Role::Alone(Sync::Off);
+        self.join_ready = false;
+        self.union_durable = false;
     }
 }

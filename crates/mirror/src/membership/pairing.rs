@@ -102,16 +102,24 @@ impl Membership {
         let mine = self.durable.configuration;
         if found.is_some_and(|it| it.lineage() == mine.lineage()) && mine.members == self.only_me()
         {
-            return self.role == Role::Idle && self.begin_alone(turn, turn.now);
+            let unserved = self.role == Role::Idle || self.served != Some(mine.lineage());
+            return unserved && self.begin_alone(turn, turn.now);
+        }
+        if let Some(open) =
+            found.filter(|it| Some(*it) == self.durable.prepared && it.members == self.only_me())
+        {
+            // An earlier swap of this node whose end was not seen: the same round again tells.
+            self.propose(turn, view, open);
+            return false;
         }
         let new = self.new_configuration(turn, self.only_me(), false);
         let theirs = view.record.configuration;
         let durable = self.persist(turn, |it| {
             if let Some(value) = found {
-                if it
+                let prepared = it
                     .prepared
-                    .is_some_and(|it| it.lineage() == value.lineage())
-                {
+                    .is_some_and(|it| it.lineage() == value.lineage());
+                if prepared && value.members.count() == 2 {
                     // A join that was decided and never adopted: this copy is a full member.
                     it.adopt(value);
                     it.inconsistent = false;

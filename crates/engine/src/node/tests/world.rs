@@ -135,7 +135,8 @@ pub(super) struct World {
     counter: u64,
     random: u64,
     pub(super) acked: [u64; BLOCKS],
-    busy: [Option<u64>; BLOCKS],
+    /// Writes in flight between two members, and who sent them.
+    busy: [Option<(u64, usize, u128)>; BLOCKS],
     next_write: u64,
     pub(super) trace: Vec<String>,
     /// Every channel was dead while both ran: two lines may exist.
@@ -425,6 +426,9 @@ impl World {
                 && path.channel != Some(up)
             {
                 path.channel = Some(up);
+                if up {
+                    self.replay(who);
+                }
                 self.later(who, ms(5), Later::Word(FromVolume::Channel { up }));
             }
         }
@@ -433,6 +437,20 @@ impl World {
             self.apart |= self.now >= since + ms(1000);
         } else {
             self.apart_since = None;
+        }
+    }
+
+    /// Sends what is in flight from this node once more.
+    fn replay(&mut self, who: usize) {
+        let Some(configuration) = self.machines[who].path.serves(self.now) else {
+            return;
+        };
+        for block in 0..BLOCKS {
+            let mine =
+                self.busy[block].filter(|it| it.1 == who && it.2 == configuration.generation);
+            if let Some((id, from, lineage)) = mine {
+                self.later(1 - from, ms(10), Later::PeerApply { block, id, lineage });
+            }
         }
     }
 
@@ -511,7 +529,7 @@ impl World {
                     .path
                     .serves(self.now)
                     .is_some_and(|it| it.generation == lineage);
-                if mine && self.busy[block] == Some(id) && self.wires[0] {
+                if mine && self.busy[block].is_some_and(|it| it.0 == id) && self.wires[0] {
                     let disk = &mut self.machines[who].disk;
                     disk.intents |= 1 << block;
                     disk.blocks[block] = id;
@@ -526,7 +544,7 @@ impl World {
                     .path
                     .serves(self.now)
                     .is_some_and(|it| it.generation == lineage);
-                if mine && self.busy[block] == Some(id) && self.wires[0] {
+                if mine && self.busy[block].is_some_and(|it| it.0 == id) && self.wires[0] {
                     self.acked[block] = id;
                     self.busy[block] = None;
                     if self.dice(2) == 0 {
@@ -579,7 +597,7 @@ impl World {
             }
         } else if self.busy[block].is_none() && self.runs(1 - who) && self.wires[0] {
             self.next_write += 1;
-            self.busy[block] = Some(id);
+            self.busy[block] = Some((id, who, configuration.generation));
             let disk = &mut self.machines[who].disk;
             disk.intents |= 1 << block;
             disk.blocks[block] = id;
@@ -795,16 +813,14 @@ impl World {
             !configuration.unilateral || durable.wrote,
             "`wrote` goes with a unilateral configuration"
         );
-        let before = self.machines[who].path.mode;
-        let same = matches!(before, Mode::Serving { configuration: it, .. } if it == configuration);
         let disk = &mut self.machines[who].disk;
         if configuration.members.count() == 1 {
             disk.dirty |= disk.intents;
         } else if joined {
             (disk.dirty, disk.intents) = (0, 0);
         }
-        if !same {
-            self.busy = [None; BLOCKS];
+        for busy in &mut self.busy {
+            *busy = busy.filter(|it| it.2 == configuration.generation);
         }
         let path = &mut self.machines[who].path;
         path.mode = Mode::Serving {
@@ -816,6 +832,8 @@ impl World {
         path.attempt += 1;
         path.wanted_told = false;
         path.lease_until = Time::ZERO;
+        // The window of unacknowledged writes is replayed.
+        (self.replay(0), self.replay(1));
         self.later(
             who,
             ms(2),
