@@ -18,9 +18,11 @@ pub(super) fn become_daemon(file: &Path) -> Error {
         .context("the kernel does not promise to end the node with the demo")
         .and_then(|()| std::env::current_exe().context("this program does not find itself"));
     match prepared {
+        // Its log goes to a file, where colours are only noise.
         Ok(program) => Command::new(program)
             .args(["daemon", "--config"])
             .arg(file)
+            .env("NO_COLOR", "1")
             .exec()
             .into(),
         Err(error) => error,
