@@ -37,6 +37,19 @@ impl Disk {
         }
     }
 
+    /// As `read`, but what would be left of it in the worst case: the durable version.
+    pub fn read_durable(&self, offset: u64, bytes: &mut [u8]) {
+        self.read(offset, bytes);
+        let first = number(offset) / SECTOR;
+        for (sector, versions) in self
+            .versions
+            .range(first..(number(offset) + bytes.len()).div_ceil(SECTOR))
+        {
+            let at = sector * SECTOR - number(offset);
+            bytes[at..at + SECTOR].copy_from_slice(&versions[0].1);
+        }
+    }
+
     /// Writes, so that every reader sees it; not durable yet.
     ///
     /// # Panics

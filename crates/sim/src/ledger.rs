@@ -28,6 +28,8 @@ struct Write {
     ended: Option<Moment>,
     /// Answered in a way that says: it never took effect and never will.
     refused: bool,
+    /// Sent more than once: it may have taken effect more than once before it ended.
+    repeated: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -91,6 +93,7 @@ impl Ledger {
                 began: at,
                 ended: None,
                 refused: false,
+                repeated: false,
             },
         );
         assert!(earlier.is_none() && stamp != 0, "stamps are unique");
@@ -107,6 +110,13 @@ impl Ledger {
     /// It was refused, and nobody will send it again.
     pub fn write_refused(&mut self, stamp: Stamp) {
         self.write(stamp).refused = true;
+    }
+
+    /// It was sent more than once, as an initiator does whose path broke. While it is under way it
+    /// may take effect more than once, also after another write that is under way at the same
+    /// time; once it has ended it must not come back.
+    pub fn write_repeated(&mut self, stamp: Stamp) {
+        self.write(stamp).repeated = true;
     }
 
     /// A read saw this in one sector.
@@ -176,7 +186,12 @@ impl Ledger {
                 seen: true,
             },
         );
-        for stamp in &sector.writes {
+        let unordered = self.unordered(sector);
+        for stamp in sector
+            .writes
+            .iter()
+            .filter(|stamp| !unordered.contains(stamp))
+        {
             let write = self.writes[stamp];
             let first_end = write.ended.unwrap_or(Moment::MAX);
             zones.insert(
@@ -188,7 +203,11 @@ impl Ledger {
                 },
             );
         }
-        for read in &sector.reads {
+        for read in sector
+            .reads
+            .iter()
+            .filter(|read| !unordered.contains(&read.stamp))
+        {
             let Some(zone) = zones.get_mut(&read.stamp) else {
                 return Some(ViolationKind::Unknown(read.stamp));
             };
@@ -206,6 +225,29 @@ impl Ledger {
         }
         zones.retain(|_, zone| zone.seen);
         conflict(&zones)
+    }
+}
+
+impl Ledger {
+    /// Writes that were sent more than once while another one was under way: they may have taken
+    /// effect before and after it, so nothing follows from when they were seen. A history without
+    /// one value is linearizable if the whole is.
+    fn unordered(&self, sector: &Sector) -> Vec<Stamp> {
+        let overlap = |one: &Write, two: &Write| {
+            one.began <= two.ended.unwrap_or(Moment::MAX)
+                && two.began <= one.ended.unwrap_or(Moment::MAX)
+        };
+        let repeated = sector
+            .writes
+            .iter()
+            .filter(|stamp| self.writes[stamp].repeated);
+        repeated
+            .filter(|stamp| {
+                let mut others = sector.writes.iter().filter(|other| other != stamp);
+                others.any(|other| overlap(&self.writes[*stamp], &self.writes[other]))
+            })
+            .copied()
+            .collect()
     }
 }
 
@@ -336,6 +378,23 @@ mod tests {
     fn a_retried_write_that_lands_again_later_is_found() {
         let ghost = verdict(&[(1, 1, 3), (2, 4, 5)], &[(6, 7, 1)]);
         assert_eq!(ghost, Some(ViolationKind::Lost { lost: 2, seen: 1 }));
+    }
+
+    #[test]
+    fn a_write_under_way_twice_may_come_after_another_but_not_once_it_has_ended() {
+        let twice = |other_began| {
+            let mut ledger = Ledger::new();
+            ledger.write_began(1, 1, 5..6);
+            ledger.write_began(other_began, 2, 5..6);
+            ledger.write_repeated(1);
+            ledger.write_ended(10, 1);
+            ledger.write_ended(20, 2);
+            ledger.read(2, 3, 5, 1);
+            ledger.read(21, 22, 5, 2);
+            ledger.read(23, 24, 5, 1);
+            ledger.violations().len()
+        };
+        assert_eq!((twice(9), twice(11)), (0, 1));
     }
 
     #[test]

@@ -1,0 +1,337 @@
+//! What goes wrong, and when. Each run allows a random subset of faults and throws them at random
+//! times; what would make a split brain inevitable in heartbeat mode (no channel between the nodes
+//! is left while initiators reach both) is not thrown.
+
+use crate::prng::Prng;
+use core::time::Duration;
+
+/// One thing that goes wrong, or right again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Choose a fault, throw it, and come back later.
+    Next,
+    /// The daemon of a node is killed; its kernel lives on.
+    Kill(usize),
+    /// A node loses its power: what was not flushed is lost.
+    PowerCut(usize),
+    /// The daemon of a node starts again (after a power cut, with its machine).
+    Start(usize),
+    /// A node is asked to stop in order.
+    Stop(usize),
+    /// A node's process stands still for some milliseconds.
+    Pause(usize, u64),
+    /// One direction of a link between the nodes goes, and comes back.
+    Cut(usize, usize),
+    /// See above.
+    Mend(usize, usize),
+    /// A path of an initiator goes in one direction, and comes back.
+    CutPath(usize, usize),
+    /// See above.
+    MendPath(usize, usize),
+    /// A node is cut off from everything, and comes back.
+    Isolate(usize),
+    /// See above.
+    Rejoin(usize),
+    /// A random stream is reset.
+    Reset,
+    /// A node's disks become slow, and normal again.
+    SlowDisks(usize),
+    /// See above.
+    NormalDisks(usize),
+    /// All links lose pieces for a while.
+    Losses,
+    /// They stop doing so.
+    NoLosses,
+    /// No more faults: everything is mended.
+    Calm,
+}
+
+/// Which faults a run throws, and how often.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    kinds: Vec<Kind>,
+    pause: (u64, u64),
+    /// When the last fault is thrown.
+    pub until: Duration,
+}
+
+/// Sorts of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    PowerCut,
+    BothDown,
+    CrashLoop,
+    Stop,
+    Pause,
+    LongPause,
+    Cut,
+    OneWay,
+    Flap,
+    CutPath,
+    Isolate,
+    Reset,
+    SlowDisks,
+    Losses,
+}
+
+const KINDS: [Kind; 15] = [
+    Kind::Kill,
+    Kind::PowerCut,
+    Kind::BothDown,
+    Kind::CrashLoop,
+    Kind::Stop,
+    Kind::Pause,
+    Kind::LongPause,
+    Kind::Cut,
+    Kind::OneWay,
+    Kind::Flap,
+    Kind::CutPath,
+    Kind::Isolate,
+    Kind::Reset,
+    Kind::SlowDisks,
+    Kind::Losses,
+];
+
+/// What a plan must know of the world to throw a fault.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation {
+    /// Which daemons run.
+    pub running: [bool; 2],
+    /// Links between the nodes, and which of them pass in both directions.
+    pub links: usize,
+    /// How many of them pass in both directions.
+    pub whole: usize,
+    /// Initiators.
+    pub clients: usize,
+    /// A node is cut off from everything.
+    pub isolated: Option<usize>,
+    /// A power cut now may not take acknowledged writes along (cache mode).
+    pub power_cut_allowed: bool,
+}
+
+impl Plan {
+    /// A random plan.
+    #[must_use]
+    pub fn new(prng: &mut Prng) -> Self {
+        let share = *prng.pick(&[150, 300, 600]);
+        let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| prng.chance(share)).collect();
+        // Kills are what this program is for: nearly every run has them.
+        if prng.chance(800) {
+            kinds.push(Kind::Kill);
+        }
+        let low = prng.between(200, 3000);
+        let pause = (low, low + prng.between(1000, 8000));
+        Self {
+            kinds,
+            pause,
+            until: prng.millis(20_000, 45_000),
+        }
+    }
+
+    /// Without faults at all.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            kinds: Vec::new(),
+            pause: (1000, 2000),
+            until: Duration::from_secs(10),
+        }
+    }
+
+    /// When the next fault comes.
+    pub fn pause(&self, prng: &mut Prng) -> Duration {
+        prng.millis(self.pause.0, self.pause.1)
+    }
+
+    /// Chooses a fault: what happens now and what after which time.
+    pub fn choose(&self, prng: &mut Prng, now: &Situation) -> Vec<(Duration, Fault)> {
+        if self.kinds.is_empty() {
+            return Vec::new();
+        }
+        let kind = *prng.pick(&self.kinds);
+        let node = prng.index(2);
+        let link = prng.index(now.links);
+        let soon = Duration::ZERO;
+        let long = if prng.chance(500) {
+            prng.millis(10, 3000)
+        } else {
+            prng.millis(1000, 12_000)
+        };
+        let down = if now.power_cut_allowed && prng.chance(500) {
+            Fault::PowerCut
+        } else {
+            Fault::Kill
+        };
+        // Cutting the last whole link would leave both nodes alone with initiators on both.
+        let may_cut = now.whole > 1 && now.isolated.is_none();
+        match kind {
+            Kind::Kill if now.running[node] => {
+                vec![(soon, Fault::Kill(node)), (long, Fault::Start(node))]
+            }
+            Kind::PowerCut if now.running[node] && now.power_cut_allowed => {
+                vec![
+                    (soon, Fault::PowerCut(node)),
+                    (long + Duration::from_secs(1), Fault::Start(node)),
+                ]
+            }
+            Kind::BothDown => {
+                let between = prng.millis(0, 3000);
+                let back = between + prng.millis(10, 6000);
+                vec![
+                    (soon, down(node)),
+                    (between, down(1 - node)),
+                    (back, Fault::Start(prng.index(2))),
+                    (back + prng.millis(0, 8000), Fault::Start(0)),
+                    (back + prng.millis(0, 8000), Fault::Start(1)),
+                ]
+            }
+            Kind::CrashLoop => {
+                let mut at = soon;
+                let mut faults = Vec::new();
+                for _ in 0..prng.between(2, 5) {
+                    faults.push((at, down(node)));
+                    at += prng.millis(1, 500);
+                    faults.push((at, Fault::Start(node)));
+                    at += prng.millis(1, 4000);
+                }
+                faults
+            }
+            Kind::Stop if now.running[node] => {
+                vec![
+                    (soon, Fault::Stop(node)),
+                    (long + Duration::from_secs(12), Fault::Start(node)),
+                ]
+            }
+            Kind::Pause if now.running[node] => {
+                vec![(soon, Fault::Pause(node, prng.between(10, 1500)))]
+            }
+            Kind::LongPause if now.running[node] => {
+                vec![(soon, Fault::Pause(node, prng.between(1500, 20_000)))]
+            }
+            Kind::Cut if may_cut => vec![
+                (soon, Fault::Cut(link, 0)),
+                (soon, Fault::Cut(link, 1)),
+                (long, Fault::Mend(link, 0)),
+                (long, Fault::Mend(link, 1)),
+            ],
+            Kind::OneWay if may_cut => {
+                let direction = prng.index(2);
+                vec![
+                    (soon, Fault::Cut(link, direction)),
+                    (long, Fault::Mend(link, direction)),
+                ]
+            }
+            Kind::Flap if may_cut => {
+                let mut at = soon;
+                let mut faults = Vec::new();
+                for _ in 0..prng.between(2, 8) {
+                    faults.extend([(at, Fault::Cut(link, 0)), (at, Fault::Cut(link, 1))]);
+                    at += prng.millis(1, 800);
+                    faults.extend([(at, Fault::Mend(link, 0)), (at, Fault::Mend(link, 1))]);
+                    at += prng.millis(1, 800);
+                }
+                faults
+            }
+            Kind::CutPath => {
+                let path = prng.index(now.clients * 2);
+                let directions: &[usize] = if prng.chance(500) { &[0, 1] } else { &[0] };
+                let cut = directions
+                    .iter()
+                    .map(|direction| (soon, Fault::CutPath(path, *direction)));
+                cut.chain(
+                    directions
+                        .iter()
+                        .map(|direction| (long, Fault::MendPath(path, *direction))),
+                )
+                .collect()
+            }
+            Kind::Isolate if now.isolated.is_none() && now.whole == now.links => {
+                vec![(soon, Fault::Isolate(node)), (long, Fault::Rejoin(node))]
+            }
+            Kind::Reset => vec![(soon, Fault::Reset)],
+            Kind::SlowDisks => vec![
+                (soon, Fault::SlowDisks(node)),
+                (long, Fault::NormalDisks(node)),
+            ],
+            Kind::Losses => vec![(soon, Fault::Losses), (long, Fault::NoLosses)],
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl Fault {
+    /// Its name in the counts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kill(_) => "kills",
+            Self::PowerCut(_) => "power cuts",
+            Self::Start(_) => "starts",
+            Self::Stop(_) => "orderly stops",
+            Self::Pause(..) => "pauses",
+            Self::Cut(..) => "sync links cut (one way each)",
+            Self::CutPath(..) => "paths cut (one way each)",
+            Self::Isolate(_) => "nodes cut off",
+            Self::Reset => "streams reset",
+            Self::SlowDisks(_) => "disks slow",
+            Self::Losses => "links lossy",
+            Self::Next
+            | Self::Mend(..)
+            | Self::MendPath(..)
+            | Self::Rejoin(_)
+            | Self::NormalDisks(_)
+            | Self::NoLosses
+            | Self::Calm => "mended",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUIET: Situation = Situation {
+        running: [true; 2],
+        links: 3,
+        whole: 3,
+        clients: 1,
+        isolated: None,
+        power_cut_allowed: true,
+    };
+
+    #[test]
+    fn the_last_whole_link_is_never_cut() {
+        let plan = Plan {
+            kinds: KINDS.to_vec(),
+            pause: (1, 2),
+            until: Duration::ZERO,
+        };
+        let mut prng = Prng::new(1);
+        for _ in 0..2000 {
+            let faults = plan.choose(&mut prng, &Situation { whole: 1, ..QUIET });
+            assert!(
+                !faults
+                    .iter()
+                    .any(|(_, fault)| matches!(fault, Fault::Cut(..) | Fault::Isolate(_)))
+            );
+        }
+    }
+
+    #[test]
+    fn every_fault_is_thrown_by_some_run() {
+        let mut prng = Prng::new(2);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let plan = Plan::new(&mut prng);
+            for _ in 0..20 {
+                seen.extend(
+                    plan.choose(&mut prng, &QUIET)
+                        .iter()
+                        .map(|(_, fault)| fault.name()),
+                );
+            }
+        }
+        assert_eq!(seen.len(), 12, "{seen:?}");
+    }
+}

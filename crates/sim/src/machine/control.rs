@@ -1,0 +1,636 @@
+//! The driver of `Node`: control links, durable files, the volume's place, and what is said
+//! between it and the shard. The counterpart in the daemon is its control thread.
+
+use super::{Machine, PORT_CONTROL, ProcessEvent};
+use crate::context::{Context, What};
+use crate::network::{EndId, LinkId as WireId};
+use crate::world::{Shape, TARGET, VOLUME};
+use core::time::Duration;
+use lockstep_engine::interface::iscsi::{Portal, Settings, TargetId, TargetSettings};
+use lockstep_engine::interface::scsi::Identity;
+use lockstep_engine::interface::{FromShard, ToShard, VolumeSettings};
+use lockstep_engine::node::Node;
+use lockstep_engine::node_interface::{
+    ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings, Severity, VolumeReady,
+};
+use lockstep_mirror::control::{Incarnation, NodeId, VolumeSpec};
+use lockstep_mirror::lease::Timing;
+use lockstep_mirror::metadata_layout::{SUPERBLOCK_LEN, SUPERBLOCK_OFFSETS};
+use std::collections::BTreeMap;
+
+/// The pair's secret in every run.
+const SECRET: &[u8] = b"the secret of two pretend nodes";
+/// The cluster's id in every run.
+const CLUSTER: u128 = 0x5150;
+/// Pause before a lost or refused control link is dialled again.
+const REDIAL: Duration = Duration::from_millis(500);
+/// A control link that brings nothing for so long is closed.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What happens to the control side's driver.
+#[derive(Debug)]
+pub enum ControlEvent {
+    /// Dial this path again.
+    Dial(usize),
+    /// A durable write has ended.
+    Written(u64),
+    /// The volume's files are open and locked.
+    Opened,
+    /// Look for links that have gone silent.
+    Listen,
+}
+
+/// What the control plane keeps on its disk, durable and replaced as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct NodeStores {
+    acceptor: Option<Vec<u8>>,
+    pool: Option<Vec<u8>>,
+    /// A superblock of the volume was written: its files are never taken for new again.
+    used: bool,
+    size: u64,
+    block: u32,
+    cache: lockstep_mirror::control::CacheMode,
+}
+
+impl NodeStores {
+    /// Nothing stored yet; the volume will have this shape.
+    #[must_use]
+    pub fn new(shape: &Shape) -> Self {
+        Self {
+            size: shape.size,
+            block: shape.block,
+            cache: shape.cache,
+            ..Self::default()
+        }
+    }
+}
+
+/// The control side of one run of the daemon.
+pub struct Control {
+    /// The daemon's own state machine.
+    pub node: Node,
+    /// The end of the last change of the pool configuration that was proposed here.
+    pub outcome: Option<Result<u64, ConfigRefusal>>,
+    /// Whether initiators may connect.
+    pub portals_open: bool,
+    incarnation: u64,
+    links: BTreeMap<u64, Wire>,
+    next_link: u64,
+    /// Dials under way, and their paths.
+    dials: BTreeMap<EndId, usize>,
+    writes: BTreeMap<u64, Write>,
+    next_write: u64,
+    wake: Option<Duration>,
+    opening: bool,
+    stopped: bool,
+}
+
+struct Wire {
+    end: EndId,
+    path: usize,
+    heard: Duration,
+}
+
+enum Write {
+    Superblock { slot: usize, bytes: Vec<u8> },
+    Acceptor(Vec<u8>),
+    Pool(Vec<u8>),
+}
+
+impl Control {
+    pub(super) fn new(machine: &mut Machine, now: Duration) -> Self {
+        let incarnation = machine.prng.bits();
+        let me = machine.node_id();
+        let settings = NodeSettings {
+            node: me,
+            partner: Some(NodeId(3 - me.0)),
+            cluster: CLUSTER,
+            secret: SECRET.into(),
+            incarnation: Incarnation(incarnation),
+            portals: 1,
+            partner_portals: 0,
+            timing: Timing::default(),
+            acceptor: machine.stores.acceptor.clone(),
+            pool: machine.stores.pool.clone(),
+        };
+        Self {
+            node: Node::new(settings, machine.prng.seed(), now),
+            outcome: None,
+            portals_open: false,
+            incarnation,
+            links: BTreeMap::new(),
+            next_link: 1,
+            dials: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            next_write: 0,
+            wake: None,
+            opening: false,
+            stopped: false,
+        }
+    }
+
+    fn link_of(&self, end: EndId) -> Option<u64> {
+        self.links
+            .iter()
+            .find(|(_, wire)| wire.end == end)
+            .map(|(link, _)| *link)
+    }
+
+    /// All its sockets.
+    pub(super) fn ends(&self) -> impl Iterator<Item = EndId> {
+        self.links
+            .values()
+            .map(|wire| wire.end)
+            .chain(self.dials.keys().copied())
+    }
+}
+
+impl Machine {
+    pub(super) fn node_id(&self) -> NodeId {
+        NodeId(u8::try_from(self.host + 1).expect("two nodes"))
+    }
+
+    /// Tells the shard what is known before anything is decided, and begins to dial.
+    pub(super) fn control_started(&mut self, ctx: &mut Context) {
+        let settings = self.iscsi_settings(false);
+        self.order(ctx, ToShard::Settings(Box::new(settings)));
+        let me = self.node_id();
+        let order = ToShard::Partner {
+            node: NodeId(3 - me.0),
+            me,
+            incarnation: Incarnation(self.control().incarnation),
+            addresses: u16::try_from(self.sync_links.len()).expect("few links"),
+            dial: me.0 == 1,
+            secret: SECRET.into(),
+            cluster: CLUSTER,
+        };
+        self.order(ctx, order);
+        if me.0 == 1 {
+            for path in 0..self.control_links.len() {
+                self.control_soon(ctx, Duration::ZERO, ControlEvent::Dial(path));
+            }
+        }
+        self.control_soon(ctx, SILENCE, ControlEvent::Listen);
+        self.tell(ctx, NodeEvent::Tick);
+    }
+
+    fn control(&mut self) -> &mut Control {
+        &mut self.process.as_mut().expect("the process runs").control
+    }
+
+    fn iscsi_settings(&self, volume: bool) -> Settings {
+        let portal = |node: u16| Portal {
+            address: ([10, 0, 0, u8::try_from(node).expect("two nodes")], 3260).into(),
+            group: node,
+        };
+        let target = TargetSettings {
+            id: TargetId(0),
+            name: TARGET.to_owned(),
+            alias: String::new(),
+            chap: Vec::new(),
+            mutual: None,
+            allow: Vec::new(),
+        };
+        Settings {
+            targets: if volume { vec![target] } else { Vec::new() },
+            portals: vec![portal(1), portal(2)],
+            group: u16::from(self.node_id().0),
+            discovery_chap: Vec::new(),
+            nop_interval_s: 5,
+            nop_timeout_s: 5,
+            login_timeout_s: 15,
+            max_receive: 262_144,
+            max_burst: 1 << 20,
+            first_burst: 65_536,
+            command_window: 32,
+            max_connections: 64,
+            max_half_open: 32,
+        }
+    }
+
+    /// Hands `Node` one event and does all that follows from it.
+    fn tell(&mut self, ctx: &mut Context, event: NodeEvent<'_>) {
+        let now = self.clock.read(ctx.now);
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let mut actions = Vec::new();
+        // The shard's thread turns whenever the process does.
+        process
+            .control
+            .node
+            .handle(now, NodeEvent::Stamp { oldest: now }, &mut actions);
+        process.control.node.handle(now, event, &mut actions);
+        for action in actions {
+            self.carry_out(ctx, action);
+        }
+        if self
+            .process
+            .as_ref()
+            .is_some_and(|process| process.control.stopped)
+        {
+            return self.leave(ctx);
+        }
+        self.arm_node(ctx);
+    }
+
+    fn arm_node(&mut self, ctx: &mut Context) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(deadline) = process.control.node.next_deadline() else {
+            return;
+        };
+        let at = self
+            .clock
+            .when(deadline)
+            .max(ctx.now + Duration::from_micros(1));
+        if process.control.wake.is_none_or(|armed| at < armed) {
+            process.control.wake = Some(at);
+            let event = ProcessEvent::NodeWake(at);
+            ctx.wheel.push(
+                at,
+                What::Process {
+                    host: self.host,
+                    run: process.run,
+                    event,
+                },
+            );
+        }
+    }
+
+    pub(super) fn node_wake(&mut self, ctx: &mut Context, at: Duration) {
+        if self.control().wake == Some(at) {
+            self.control().wake = None;
+            self.tell(ctx, NodeEvent::Tick);
+        }
+    }
+
+    pub(super) fn control_report(&mut self, ctx: &mut Context, report: FromShard) {
+        if let FromShard::Note(text) = &report {
+            ctx.trace(self.host, || format!("note: {text}"));
+        }
+        self.tell(ctx, NodeEvent::Shard(report));
+    }
+
+    /// An operator proposes a change of the pool configuration.
+    pub fn propose(&mut self, ctx: &mut Context, document: Vec<u8>) {
+        if self.is_running() {
+            self.control().outcome = None;
+            self.tell(ctx, NodeEvent::ProposeConfig { document });
+        }
+    }
+
+    /// The daemon is asked to stop in order.
+    pub fn stop(&mut self, ctx: &mut Context) {
+        if self.is_running() {
+            self.tell(ctx, NodeEvent::Stop);
+        }
+    }
+
+    fn carry_out(&mut self, ctx: &mut Context, action: NodeAction) {
+        match action {
+            NodeAction::LinkSend { link, bytes } => {
+                if let Some(end) = self.control().links.get(&link.0).map(|wire| wire.end) {
+                    ctx.network.send(ctx.now, end, &bytes);
+                }
+            }
+            NodeAction::LinkClose { link } => self.drop_link(ctx, link.0),
+            NodeAction::Order(order) => self.order(ctx, order),
+            NodeAction::WriteSuperblock { slot, bytes, .. } => {
+                self.write(
+                    ctx,
+                    Write::Superblock {
+                        slot: usize::from(slot),
+                        bytes,
+                    },
+                );
+            }
+            NodeAction::WriteAcceptor { bytes } => self.write(ctx, Write::Acceptor(bytes)),
+            NodeAction::StoreConfig { bytes } => self.write(ctx, Write::Pool(bytes)),
+            NodeAction::ConfigCommitted {
+                generation,
+                document,
+            } => self.committed(ctx, generation, &document),
+            NodeAction::ConfigOutcome(outcome) => {
+                ctx.trace(self.host, || format!("proposal: {outcome:?}"));
+                self.control().outcome = Some(outcome);
+            }
+            NodeAction::Portals { open } => {
+                ctx.trace(self.host, || {
+                    if open {
+                        "opens its portals"
+                    } else {
+                        "closes its portals"
+                    }
+                });
+                self.control().portals_open = open;
+            }
+            NodeAction::Event { text, severity, .. } => {
+                ctx.trace(self.host, || format!("EVENT {severity:?}: {text}"));
+                if severity == Severity::Error {
+                    ctx.count("events that are errors");
+                }
+            }
+            NodeAction::Stopped { clean } => {
+                ctx.trace(self.host, || format!("has stopped, clean: {clean}"));
+                ctx.count(if clean {
+                    "stopped clean"
+                } else {
+                    "stopped, not clean"
+                });
+                self.control().stopped = true;
+            }
+        }
+    }
+
+    fn order(&mut self, ctx: &mut Context, order: ToShard) {
+        let delay = self.prng.micros(1, 300);
+        let process = self.process.as_mut().expect("its node just spoke");
+        process.last_order = process.last_order.max(ctx.now + delay);
+        let event = ProcessEvent::Order(order);
+        ctx.wheel.push(
+            process.last_order,
+            What::Process {
+                host: self.host,
+                run: process.run,
+                event,
+            },
+        );
+    }
+
+    fn control_soon(&self, ctx: &mut Context, delay: Duration, event: ControlEvent) {
+        let run = self.process.as_ref().expect("the process runs").run;
+        ctx.after(
+            delay,
+            What::Process {
+                host: self.host,
+                run,
+                event: ProcessEvent::Control(event),
+            },
+        );
+    }
+
+    pub(super) fn control_event(&mut self, ctx: &mut Context, event: ControlEvent) {
+        match event {
+            ControlEvent::Dial(path) => {
+                let link = self.control_links[path];
+                let end = ctx.network.dial(ctx.now, link, self.host, PORT_CONTROL);
+                self.control().dials.insert(end, path);
+            }
+            ControlEvent::Written(number) => self.written(ctx, number),
+            ControlEvent::Opened => self.opened(ctx),
+            ControlEvent::Listen => self.listen(ctx),
+        }
+    }
+
+    /// A pool configuration is in force: the volume is in it or not.
+    fn committed(&mut self, ctx: &mut Context, generation: u64, document: &[u8]) {
+        ctx.trace(self.host, || {
+            format!(
+                "generation {generation} is in force: {}",
+                String::from_utf8_lossy(document)
+            )
+        });
+        let volume = !document.is_empty();
+        let settings = self.iscsi_settings(volume);
+        self.order(ctx, ToShard::Settings(Box::new(settings)));
+        let now = self.clock.read(ctx.now);
+        let mut actions = Vec::new();
+        let portals = NodeEvent::Portals {
+            own: 1,
+            partner: u16::from(volume),
+        };
+        self.control().node.handle(now, portals, &mut actions);
+        for action in actions {
+            self.carry_out(ctx, action);
+        }
+        if volume && !core::mem::replace(&mut self.control().opening, true) {
+            // The predecessor's last writes may still hold the lock.
+            let delay = self.prng.millis(1, 200);
+            self.control_soon(ctx, delay, ControlEvent::Opened);
+        }
+    }
+
+    fn opened(&mut self, ctx: &mut Context) {
+        let me = self.node_id();
+        let (size, block_size, cache) = (self.stores.size, self.stores.block, self.stores.cache);
+        let files = self.volumes.entry(VOLUME.0).or_default();
+        let superblocks = SUPERBLOCK_OFFSETS.map(|offset| {
+            let mut bytes = vec![0; super::size(SUPERBLOCK_LEN)];
+            files.meta.read(offset, &mut bytes);
+            bytes
+        });
+        let spec = VolumeSpec {
+            id: VOLUME,
+            size,
+            block_size,
+            cache,
+            me,
+            partner: Some(NodeId(3 - me.0)),
+            incarnation: Incarnation(self.control().incarnation),
+        };
+        let settings = VolumeSettings {
+            spec,
+            identity: Identity {
+                uuid: VOLUME.0,
+                target_name: TARGET.to_owned(),
+            },
+            target: 0,
+            lun: 0,
+            unmap: false,
+            physical_exponent: if block_size == 512 { 3 } else { 0 },
+        };
+        let ready = VolumeReady {
+            settings,
+            create: !self.stores.used,
+            superblocks,
+        };
+        self.tell(ctx, NodeEvent::VolumeReady(Box::new(ready)));
+    }
+
+    fn write(&mut self, ctx: &mut Context, write: Write) {
+        let time = self.prng.micros(self.speed.low * 2, self.speed.high * 2);
+        let control = self.control();
+        control.next_write += 1;
+        let number = control.next_write;
+        control.writes.insert(number, write);
+        self.control_soon(ctx, time, ControlEvent::Written(number));
+    }
+
+    fn written(&mut self, ctx: &mut Context, number: u64) {
+        let Some(write) = self.control().writes.remove(&number) else {
+            return;
+        };
+        let event = match write {
+            Write::Superblock { slot, bytes } => {
+                let meta = &mut self.volumes.entry(VOLUME.0).or_default().meta;
+                meta.write(SUPERBLOCK_OFFSETS[slot], &bytes);
+                meta.persist(SUPERBLOCK_OFFSETS[slot], bytes.len());
+                self.stores.used = true;
+                NodeEvent::SuperblockWritten {
+                    volume: VOLUME,
+                    ok: true,
+                }
+            }
+            Write::Acceptor(bytes) => {
+                self.stores.acceptor = Some(bytes);
+                NodeEvent::AcceptorWritten { ok: true }
+            }
+            Write::Pool(bytes) => {
+                self.stores.pool = Some(bytes);
+                NodeEvent::ConfigStored { ok: true }
+            }
+        };
+        self.tell(ctx, event);
+    }
+
+    /// The process is gone: a write under way has happened, or not, or half.
+    pub(super) fn abandon_writes(&mut self, control: Control) {
+        for write in control.writes.into_values() {
+            let happened = self.prng.chance(500);
+            match write {
+                Write::Superblock { slot, bytes } => {
+                    let share = *self.prng.pick(&[0, 500, 1000]);
+                    let meta = &mut self.volumes.entry(VOLUME.0).or_default().meta;
+                    meta.write_some(SUPERBLOCK_OFFSETS[slot], &bytes, |_| {
+                        self.prng.chance(share)
+                    });
+                }
+                Write::Acceptor(bytes) if happened => self.stores.acceptor = Some(bytes),
+                Write::Pool(bytes) if happened => self.stores.pool = Some(bytes),
+                Write::Acceptor(_) | Write::Pool(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn control_connected(&mut self, ctx: &mut Context, end: EndId, wire: WireId) {
+        let path = self
+            .control_links
+            .iter()
+            .position(|link| *link == wire)
+            .expect("nodes use these links");
+        self.link_up(ctx, end, path);
+    }
+
+    pub(super) fn control_opened(&mut self, ctx: &mut Context, end: EndId) {
+        match self.control().dials.remove(&end) {
+            Some(path) => self.link_up(ctx, end, path),
+            None => ctx.network.abort(ctx.now, end),
+        }
+    }
+
+    pub(super) fn control_refused(&mut self, ctx: &mut Context, end: EndId) {
+        if let Some(path) = self.control().dials.remove(&end) {
+            self.control_soon(ctx, REDIAL, ControlEvent::Dial(path));
+        }
+    }
+
+    fn link_up(&mut self, ctx: &mut Context, end: EndId, path: usize) {
+        let heard = ctx.now;
+        let control = self.control();
+        let link = control.next_link;
+        control.next_link += 1;
+        control.links.insert(link, Wire { end, path, heard });
+        let path = u16::try_from(path).expect("few links");
+        self.tell(
+            ctx,
+            NodeEvent::LinkUp {
+                link: LinkId(link),
+                path,
+            },
+        );
+        self.control_readable(ctx, end);
+    }
+
+    pub(super) fn control_readable(&mut self, ctx: &mut Context, end: EndId) {
+        let now = ctx.now;
+        let Some(control) = self.process.as_mut().map(|process| &mut process.control) else {
+            return;
+        };
+        let Some(link) = control.link_of(end) else {
+            return;
+        };
+        let bytes = ctx.network.arrived(end).to_vec();
+        if bytes.is_empty() {
+            return;
+        }
+        ctx.network.take(end, bytes.len());
+        control.links.get_mut(&link).expect("found just now").heard = now;
+        self.tell(
+            ctx,
+            NodeEvent::LinkBytes {
+                link: LinkId(link),
+                bytes: &bytes,
+            },
+        );
+    }
+
+    pub(super) fn control_closed(&mut self, ctx: &mut Context, end: EndId) {
+        self.control_readable(ctx, end);
+        let Some(process) = &self.process else { return };
+        if let Some(link) = process.control.link_of(end) {
+            self.drop_link(ctx, link);
+        }
+    }
+
+    fn drop_link(&mut self, ctx: &mut Context, link: u64) {
+        let Some(wire) = self.control().links.remove(&link) else {
+            return;
+        };
+        ctx.network.close(ctx.now, wire.end);
+        if self.host == 0 {
+            self.control_soon(ctx, REDIAL, ControlEvent::Dial(wire.path));
+        }
+        self.tell(ctx, NodeEvent::LinkDown { link: LinkId(link) });
+    }
+
+    fn listen(&mut self, ctx: &mut Context) {
+        let now = ctx.now;
+        let silent = |(_, wire): &(&u64, &Wire)| wire.heard + SILENCE <= now;
+        let silent: Vec<u64> = self
+            .control()
+            .links
+            .iter()
+            .filter(silent)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in silent {
+            self.drop_link(ctx, link);
+        }
+        if self.process.is_some() {
+            self.control_soon(ctx, SILENCE / 4, ControlEvent::Listen);
+        }
+    }
+
+    /// What came while the process stood still.
+    pub(super) fn control_pump_all(&mut self, ctx: &mut Context) {
+        let Some(process) = &self.process else { return };
+        let ends: Vec<EndId> = process
+            .control
+            .links
+            .values()
+            .map(|wire| wire.end)
+            .collect();
+        for end in ends {
+            self.control_readable(ctx, end);
+        }
+    }
+
+    /// The daemon has stopped in order: nothing of it is left.
+    fn leave(&mut self, ctx: &mut Context) {
+        let ends = self.ends();
+        self.process = None;
+        self.watch.started();
+        self.close_all(ctx, ends);
+    }
+
+    /// For messages.
+    #[must_use]
+    pub fn describe(&self, now: Duration) -> String {
+        match &self.process {
+            Some(process) => format!("{:?}", process.control.node.status(self.clock.read(now))),
+            None => "does not run".to_owned(),
+        }
+    }
+}

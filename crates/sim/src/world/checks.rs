@@ -1,0 +1,198 @@
+//! What must hold at every moment, and what must hold at the end.
+
+use super::{FIRST_CLIENT, LIVENESS, Phase, SETTLE, VOLUME, World};
+use crate::disk::SECTOR;
+use core::time::Duration;
+use lockstep_mirror::control::Configuration;
+
+/// Sectors that one read of the last look covers.
+const LAST_LOOK: u64 = 2048;
+
+impl World {
+    /// Looks at everything from outside.
+    pub(super) fn inspect(&mut self) {
+        self.measure_gap();
+        self.no_two_truths();
+        self.inconsistent_disks_do_not_serve();
+        self.differences_are_marked();
+        match self.phase {
+            Phase::Making if self.together() => self.begin_faults(),
+            Phase::Making if self.made() && self.ctx.now < SETTLE => {}
+            Phase::Making if self.ctx.now < SETTLE => {
+                self.machines[0].propose(&mut self.ctx, b"volume, first edition".to_vec())
+            }
+            Phase::Making if self.ctx.now > SETTLE => {
+                self.violation("the volume was not made in time".to_owned())
+            }
+            Phase::Calm(since) => self.check_calm(since),
+            Phase::Ending if self.clients.iter().all(|client| client.outstanding() == 0) => {
+                self.read_all()
+            }
+            Phase::Reading if self.clients.iter().all(|client| client.outstanding() == 0) => {
+                self.last_checks()
+            }
+            Phase::Making | Phase::Faults | Phase::Ending | Phase::Reading | Phase::Over => {}
+        }
+    }
+
+    /// The proposal to make the volume was taken.
+    fn made(&self) -> bool {
+        let process = self.machines[0].process.as_ref();
+        process.is_some_and(|process| matches!(process.control.outcome, Some(Ok(_))))
+    }
+
+    fn violation(&mut self, what: String) {
+        self.ctx.violation(what);
+    }
+
+    fn measure_gap(&mut self) {
+        let waiting = self
+            .clients
+            .iter()
+            .filter_map(crate::client::Client::oldest)
+            .min();
+        if let Some(oldest) = waiting {
+            let since = self.last_answer.max(oldest);
+            self.longest_gap = self.longest_gap.max(self.ctx.now.saturating_sub(since));
+        }
+    }
+
+    /// Both nodes serve the same configuration, with both as members.
+    fn together(&self) -> bool {
+        let [one, two] = [0, 1].map(|node| &self.machines[node].watch);
+        one.confirmed
+            && two.confirmed
+            && one.serving == two.serving
+            && !one.alone()
+            && self.machines.iter().all(super::Machine::is_running)
+    }
+
+    /// At most one configuration an epoch, and never two nodes that both serve without the other.
+    fn no_two_truths(&mut self) {
+        let serving = [0, 1].map(|node| self.machines[node].watch.serving);
+        if let [Some(one), Some(two)] = serving
+            && one.members.count() == 1
+            && two.members.count() == 1
+        {
+            self.violation(format!("both nodes serve alone: {one:?} and {two:?}"));
+        }
+        let other = &self.machines[1].watch.served;
+        let clash = |mine: &&Configuration| {
+            other
+                .iter()
+                .find(|theirs| theirs.epoch == mine.epoch && theirs.generation != mine.generation)
+                .copied()
+        };
+        let two = self.machines[0]
+            .watch
+            .served
+            .iter()
+            .find_map(|mine| clash(&mine).map(|theirs| (*mine, theirs)));
+        if let Some((mine, theirs)) = two {
+            self.violation(format!(
+                "two configurations of one epoch: {mine:?} and {theirs:?}"
+            ));
+        }
+    }
+
+    fn inconsistent_disks_do_not_serve(&mut self) {
+        for node in 0..2 {
+            let machine = &self.machines[node];
+            if machine.process.is_some() && machine.watch.alone() && machine.is_inconsistent(VOLUME)
+            {
+                self.violation(format!(
+                    "node {} serves alone from an inconsistent disk",
+                    node + 1
+                ));
+            }
+        }
+    }
+
+    /// Wherever the two images differ, some node knows it.
+    fn differences_are_marked(&mut self) {
+        let [Some(one), Some(two)] = [0, 1].map(|node| self.machines[node].volumes.get(&VOLUME.0))
+        else {
+            return;
+        };
+        let size = self.shape.size;
+        let marks = [0, 1].map(|node| self.machines[node].marks(VOLUME, size));
+        let unmarked = one.image.differences(&two.image, size).find(|sector| {
+            let byte = sector * SECTOR as u64;
+            marks.iter().all(|marks| !marks.covers(byte))
+        });
+        if let Some(sector) = unmarked {
+            self.violation(format!(
+                "sector {sector} differs, but neither node has marked it"
+            ));
+        }
+    }
+
+    fn check_calm(&mut self, since: Duration) {
+        let now = self.ctx.now;
+        let oldest = self
+            .clients
+            .iter()
+            .filter_map(crate::client::Client::oldest)
+            .min();
+        if now > since + LIVENESS && oldest.is_some_and(|oldest| oldest.max(since) + LIVENESS < now)
+        {
+            let waits = oldest.unwrap_or_default();
+            return self.violation(format!(
+                "a command of {waits:?} was not answered {LIVENESS:?} after the last fault"
+            ));
+        }
+        if now > since + Duration::from_secs(5) && self.together() {
+            self.phase = Phase::Ending;
+            self.ctx.trace("world", || "both serve: the load ends");
+            for client in &mut self.clients {
+                client.running = false;
+            }
+        } else if now > since + SETTLE {
+            let state = [0, 1].map(|node| self.machines[node].describe(now));
+            self.violation(format!(
+                "the nodes did not come together within {SETTLE:?}: {} / {}",
+                state[0], state[1]
+            ));
+        }
+    }
+
+    /// Reads everything through each node.
+    fn read_all(&mut self) {
+        self.phase = Phase::Reading;
+        let sectors = self.shape.size / SECTOR as u64;
+        for path in 0..2 {
+            for first in (0..sectors).step_by(usize::try_from(LAST_LOOK).expect("small")) {
+                self.clients[0].read_by(
+                    &mut self.ctx,
+                    first..(first + LAST_LOOK).min(sectors),
+                    path,
+                );
+            }
+        }
+    }
+
+    fn last_checks(&mut self) {
+        self.phase = Phase::Over;
+        let [one, two] = [0, 1].map(|node| &self.machines[node].volumes[&VOLUME.0].image);
+        if let Some(sector) = one.first_difference(two, self.shape.size) {
+            self.violation(format!(
+                "the images differ at the end, first in sector {sector}"
+            ));
+        }
+        for violation in self.ledger.violations().into_iter().take(3) {
+            let history = self.ledger.history(violation.sector);
+            self.violation(format!("{violation}\n{history}"));
+        }
+        let full: u32 = self
+            .machines
+            .iter()
+            .map(|machine| machine.watch.full_copies)
+            .sum();
+        if full > 0 {
+            self.violation(format!("{full} full copies, and no disk was replaced"));
+        }
+        self.ctx.trace("world", || "over");
+    }
+}
+
+const _: () = assert!(FIRST_CLIENT > 1, "the nodes come first");

@@ -1,0 +1,222 @@
+//! Throwing faults and mending them.
+
+use super::{FIRST_CLIENT, Phase, World};
+use crate::clock::Clock;
+use crate::context::What;
+use crate::faults::{Fault, Situation};
+use crate::machine::DiskSpeed;
+use crate::network::LinkId;
+use core::time::Duration;
+use lockstep_mirror::control::CacheMode;
+
+/// After a power cut in write-back mode the other node needs this long to notice and to flush.
+const FLUSHED_AFTER: Duration = Duration::from_secs(15);
+
+impl World {
+    pub(super) fn throw(&mut self, fault: Fault) {
+        if fault == Fault::Next {
+            return self.throw_next();
+        }
+        if !self.still_makes_sense(fault) {
+            return;
+        }
+        self.ctx.trace("FAULT", || format!("{fault:?}"));
+        self.ctx.count(fault.name());
+        let ctx = &mut self.ctx;
+        match fault {
+            Fault::Kill(node) => self.machines[node].kill(ctx),
+            Fault::PowerCut(node) => {
+                self.machines[node].power_cut(ctx);
+                self.last_power_cut = Some(ctx.now);
+            }
+            Fault::Start(node) => {
+                if !ctx.network.is_on(node) {
+                    ctx.network.switch_on(ctx.now, node);
+                    self.machines[node].clock = Clock::new(ctx.now, self.shape.speeds[node]);
+                }
+                self.machines[node].start(ctx);
+            }
+            Fault::Stop(node) => self.machines[node].stop(ctx),
+            Fault::Pause(node, ms) => self.machines[node].pause(ctx, Duration::from_millis(ms)),
+            Fault::Cut(link, direction) => self.set_link(link, direction, false),
+            Fault::Mend(link, direction) => self.set_link(link, direction, true),
+            Fault::CutPath(path, direction) => self.set_path(path, direction, false),
+            Fault::MendPath(path, direction) => self.set_path(path, direction, true),
+            Fault::Isolate(node) => self.isolate(node),
+            Fault::Rejoin(_) => self.rejoin(),
+            Fault::Reset => self.reset_some(),
+            Fault::SlowDisks(node) => {
+                let high = self.chance.between(20_000, 1_500_000);
+                self.machines[node].speed = DiskSpeed {
+                    low: 1000,
+                    high,
+                    slow: 20,
+                };
+            }
+            Fault::NormalDisks(node) => {
+                self.machines[node].speed = DiskSpeed {
+                    low: 20,
+                    high: 500,
+                    slow: 10,
+                }
+            }
+            Fault::Losses => self.set_losses(self.chance.clone().between(5, 150)),
+            Fault::NoLosses => self.set_losses(0),
+            Fault::Calm => self.calm(),
+            Fault::Next => unreachable!("handled above"),
+        }
+    }
+
+    fn still_makes_sense(&self, fault: Fault) -> bool {
+        let calm = self.phase != Phase::Faults;
+        match fault {
+            Fault::Start(node) => self.machines[node].process.is_none(),
+            Fault::Kill(node) | Fault::Stop(node) => !calm && self.machines[node].process.is_some(),
+            Fault::PowerCut(node) => {
+                !calm && self.machines[node].process.is_some() && self.power_cut_allowed(node)
+            }
+            Fault::Pause(node, _) => !calm && self.machines[node].is_running(),
+            Fault::Cut(link, _) => {
+                let link = self.node_links()[link];
+                let whole = self.whole_links();
+                !calm && self.isolated.is_none() && whole.iter().any(|other| *other != link)
+            }
+            Fault::Isolate(_) => {
+                !calm && self.isolated.is_none() && self.whole_links() == self.node_links()
+            }
+            Fault::CutPath(..) | Fault::Reset | Fault::SlowDisks(_) | Fault::Losses => !calm,
+            // A link of an isolated node stays down until the node rejoins.
+            Fault::Mend(..) | Fault::MendPath(..) => self.isolated.is_none(),
+            Fault::Rejoin(_) => self.isolated.is_some(),
+            Fault::NormalDisks(_) | Fault::NoLosses | Fault::Calm | Fault::Next => true,
+        }
+    }
+
+    fn throw_next(&mut self) {
+        if self.phase != Phase::Faults {
+            return;
+        }
+        if self.ctx.now >= self.plan.until {
+            return self.throw(Fault::Calm);
+        }
+        let situation = Situation {
+            running: [0, 1].map(|node| self.machines[node].is_running()),
+            links: self.node_links().len(),
+            whole: self.whole_links().len(),
+            clients: self.clients.len(),
+            isolated: self.isolated,
+            power_cut_allowed: (0..2).all(|node| self.power_cut_allowed(node)),
+        };
+        for (delay, fault) in self.plan.choose(&mut self.chance, &situation) {
+            self.ctx.after(delay, What::Fault(fault));
+        }
+        let pause = self.plan.pause(&mut self.chance);
+        self.ctx.after(pause, What::Fault(Fault::Next));
+    }
+
+    /// In write-back mode both nodes losing power at once may take acknowledged writes along; that
+    /// is what the mode says, so it is not done.
+    fn power_cut_allowed(&self, node: usize) -> bool {
+        if self.shape.cache != CacheMode::WriteBack {
+            return true;
+        }
+        let other = &self.machines[1 - node];
+        let both = other
+            .watch
+            .serving
+            .is_some_and(|configuration| configuration.members.count() == 2);
+        let recent = self
+            .last_power_cut
+            .is_some_and(|at| at + FLUSHED_AFTER > self.ctx.now);
+        other.is_running()
+            && both
+            && self.machines[node].watch.serving == other.watch.serving
+            && !recent
+    }
+
+    fn node_links(&self) -> Vec<LinkId> {
+        self.machines[0].control_links.clone()
+    }
+
+    fn whole_links(&self) -> Vec<LinkId> {
+        let mut links = self.node_links();
+        links.retain(|link| self.ctx.network.link(*link).up == [true; 2]);
+        links
+    }
+
+    fn set_link(&mut self, link: usize, direction: usize, up: bool) {
+        let link = self.node_links()[link];
+        self.ctx.network.set_up(self.ctx.now, link, direction, up);
+    }
+
+    fn set_path(&mut self, path: usize, direction: usize, up: bool) {
+        let link = self.clients[path / 2].links[path % 2];
+        self.ctx.network.set_up(self.ctx.now, link, direction, up);
+    }
+
+    fn all_links(&self) -> Vec<LinkId> {
+        let paths = self.clients.iter().flat_map(|client| client.links);
+        self.node_links().into_iter().chain(paths).collect()
+    }
+
+    fn isolate(&mut self, node: usize) {
+        self.isolated = Some(node);
+        for link in self.all_links() {
+            if self.ctx.network.link(link).hosts.contains(&node) {
+                self.ctx.network.set_up(self.ctx.now, link, 0, false);
+                self.ctx.network.set_up(self.ctx.now, link, 1, false);
+            }
+        }
+    }
+
+    fn rejoin(&mut self) {
+        self.isolated = None;
+        for link in self.all_links() {
+            for direction in 0..2 {
+                self.ctx.network.set_up(self.ctx.now, link, direction, true);
+            }
+        }
+    }
+
+    fn reset_some(&mut self) {
+        let links = self.all_links();
+        let link = *self.chance.pick(&links);
+        let streams = self.ctx.network.live(link).to_vec();
+        if !streams.is_empty() {
+            let stream = *self.chance.pick(&streams);
+            self.ctx.network.reset(stream);
+        }
+    }
+
+    fn set_losses(&mut self, thousandths: u64) {
+        for link in self.all_links() {
+            self.ctx.network.link_mut(link).loss = thousandths;
+        }
+    }
+
+    fn calm(&mut self) {
+        self.phase = Phase::Calm(self.ctx.now);
+        self.rejoin();
+        self.set_losses(0);
+        for node in 0..2 {
+            self.throw(Fault::NormalDisks(node));
+            if self.machines[node].process.is_none() {
+                let delay = self.chance.millis(1, 3000);
+                self.ctx.after(delay, What::Fault(Fault::Start(node)));
+            }
+        }
+    }
+
+    pub(super) fn begin_faults(&mut self) {
+        self.phase = Phase::Faults;
+        self.last_answer = self.ctx.now;
+        self.plan.until += self.ctx.now;
+        for client in &mut self.clients {
+            client.start(&mut self.ctx);
+        }
+        let pause = self.plan.pause(&mut self.chance);
+        self.ctx.after(pause, What::Fault(Fault::Next));
+    }
+}
+
+const _: () = assert!(FIRST_CLIENT == 2, "paths are numbered two a client");
