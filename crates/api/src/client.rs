@@ -122,6 +122,11 @@ impl Client {
         self.request(Method::POST, "/v1/config/apply", Bytes::new())
     }
 
+    /// After two nodes changed the pool configuration apart: this node's is the one.
+    pub fn keep_config(&self) -> Result<Changed, ClientError> {
+        self.request(Method::POST, "/v1/config/keep", Bytes::new())
+    }
+
     /// All accounts, without secrets.
     pub fn accounts(&self) -> Result<Vec<Account>, ClientError> {
         self.get("/v1/accounts")

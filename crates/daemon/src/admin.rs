@@ -20,6 +20,7 @@ pub(crate) enum Request {
     Sessions,
     Config,
     Apply,
+    KeepConfig,
     Accounts,
     SetAccount(SetAccount),
     DeleteAccount(String),

@@ -128,14 +128,8 @@ pub struct Timeouts {
     pub lease_ms: u32,
     /// Without a heartbeat on any path: gone.
     pub silent_ms: u32,
-    /// An operation that waited so long ejects the partner.
-    pub late_ms: u32,
-    /// Oldest write that may still begin.
-    pub drop_age_ms: u32,
     /// Initiators take another path after this.
     pub path_ms: u32,
-    /// Orderly stop.
-    pub drain_ms: u32,
     /// To finish a login.
     pub login_s: u32,
     /// Between NOP-Ins; 0: none.
@@ -275,10 +269,7 @@ impl Default for Timeouts {
             heartbeat_ms: 200,
             lease_ms: 1500,
             silent_ms: 2000,
-            late_ms: 5000,
-            drop_age_ms: 4000,
             path_ms: 5000,
-            drain_ms: 10_000,
             login_s: 15,
             nop_interval_s: 10,
             nop_timeout_s: 10,

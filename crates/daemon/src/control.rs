@@ -1,6 +1,528 @@
-//! The control thread.
+//! The control thread: it drives `Node`, keeps its durable files, makes and opens the copies of
+//! this node, and answers the admin API. Tasks and lanes bring inputs; `apply` takes one after
+//! the other, hands it to `Node`, and carries out what `Node` wants. It decides nothing.
 
+mod actions;
+mod answers;
+mod facts;
+mod lane;
 mod links;
 mod local;
+mod pool_in_force;
+mod start;
 mod verdict;
 mod view;
+mod watchdog;
+
+pub use start::{RunError, run};
+
+use crate::admin::{Answer, Asked, Class, Refusal, Request};
+use crate::config::Config;
+use crate::events::Events;
+use crate::pool::Pool;
+use crate::pool::file::PoolFile;
+use crate::pool::settings::TargetNumbers;
+use crate::secret::PAIR_SECRET_MIN;
+use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
+use crate::store::Metadata;
+use crate::{durable, uuid};
+use lane::Lane;
+use links::{LinkInput, LinkSender};
+use local::{LocalError, LocalState, Ready};
+use lockstep_api::status::Level;
+use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
+use lockstep_engine::node::Node;
+use lockstep_engine::node_interface::{
+    ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings, Operator,
+};
+use lockstep_mirror::control::{Incarnation, NodeId, VolumeId};
+use lockstep_mirror::lease::Timing;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use watchdog::Watchdog;
+
+/// `Node` is told at least so often when the shard last turned.
+const STAMP_EVERY: Duration = Duration::from_millis(100);
+
+/// The list of sessions is asked for so often, for the status.
+const SESSIONS_EVERY: Duration = Duration::from_secs(1);
+
+/// Changes that wait for the one under way; an operator's are a few a day.
+const CHANGES_WAITING: usize = 16;
+
+/// What the control thread takes, one after the other.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// From the links to the partner.
+    Link(LinkInput),
+    /// From the shard's thread.
+    Shard(FromThread),
+    /// From the admin API.
+    Asked(Asked),
+    /// A copy was made, only opening is left.
+    Opening(VolumeId),
+    /// A copy is open, or cannot be used.
+    Prepared(VolumeId, Box<Result<Ready, LocalError>>),
+    /// A durable write has ended.
+    Written(Written, Result<(), String>),
+    /// SIGTERM or SIGINT.
+    Stop,
+}
+
+/// Which durable write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    Superblock(VolumeId),
+    Acceptor,
+    Config,
+}
+
+/// A copy on this node, with what is needed to write its superblock.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) state: LocalState,
+    copy: local::Copy,
+    /// Why it could not be used the last time, as it was said.
+    said: Option<String>,
+    /// The thread of its superblock's writes, while it is open.
+    lane: Option<Lane>,
+    metadata: Option<Arc<Metadata>>,
+}
+
+/// One connection to the partner.
+#[derive(Debug)]
+struct Link {
+    path: usize,
+    sender: LinkSender,
+}
+
+/// A change that `Node` has been asked for.
+#[derive(Debug)]
+struct Change {
+    what: String,
+    request: Option<Request>,
+    reply: Option<oneshot::Sender<Answer>>,
+    /// The generation that it became, or why not, once `Node` said so.
+    outcome: Option<Result<u64, ConfigRefusal>>,
+}
+
+/// The control thread's state.
+pub(crate) struct Control {
+    config: Config,
+    incarnation: Incarnation,
+    started: Instant,
+    node: Node,
+    actions: Vec<NodeAction>,
+    shard: ShardHandle,
+    inputs: mpsc::Sender<Input>,
+    state_lane: Lane,
+    events: Events,
+    watchdog: Watchdog,
+    /// The pool configuration in force, its text and its number.
+    pool: Pool,
+    text: String,
+    generation: u64,
+    /// It came into force just now and was not made real yet.
+    pool_is_new: bool,
+    file: PoolFile,
+    numbers: TargetNumbers,
+    locals: BTreeMap<VolumeId, Local>,
+    links: BTreeMap<u32, Link>,
+    /// Why each path did not work the last time; empty: it did.
+    path_errors: Vec<String>,
+    sessions: Vec<SessionInfo>,
+    sessions_due: Instant,
+    /// Requests that wait for the list of sessions.
+    awaiting_sessions: Vec<Asked>,
+    change: Option<Change>,
+    awaiting_change: VecDeque<Asked>,
+    /// When this node enters itself into the pool configuration, if it is not there.
+    entry_due: Instant,
+    /// `Node` said that nothing is left to do.
+    stopped: bool,
+    stopping: bool,
+    failure: Option<RunError>,
+}
+
+impl Control {
+    /// Reads the durable state and starts `Node` with it.
+    fn new(
+        config: Config,
+        secret: Vec<u8>,
+        mut events: Events,
+        file: PoolFile,
+        shard: ShardHandle,
+        inputs: mpsc::Sender<Input>,
+    ) -> Result<Self, RunError> {
+        assert!(
+            secret.is_empty() || secret.len() >= PAIR_SECRET_MIN,
+            "checked when it was read"
+        );
+        let incarnation = Incarnation(u64::from_be_bytes(uuid::random()));
+        let state = config.node.state_directory.clone();
+        let read = |name: &str| {
+            let path = state.join(name);
+            durable::read_if_there(&path).map_err(|source| RunError::State { path, source })
+        };
+        let t = &config.timeouts;
+        let ms = |value: u32| Duration::from_millis(value.into());
+        let defaults = Timing::default();
+        let timing = Timing {
+            heartbeat: ms(t.heartbeat_ms),
+            lease: ms(t.lease_ms),
+            silence: ms(t.silent_ms),
+            precedence: defaults.precedence.max(ms(t.heartbeat_ms)),
+            ..defaults
+        };
+        let me = config.node.number;
+        let partner = config.has_partner().then_some(NodeId(3 - me));
+        let settings = NodeSettings {
+            node: NodeId(me),
+            partner,
+            cluster: config.cluster.uuid.0,
+            secret: secret.clone().into(),
+            incarnation,
+            portals: u16::try_from(config.portals.data.len()).expect("at most 32"),
+            partner_portals: 0,
+            timing,
+            acceptor: read(ACCEPTOR_FILE)?,
+            pool: read(POOL_STATE_FILE)?,
+        };
+        let node = Node::new(settings, uuid::random(), boot_time());
+        let lane = Lane::start("lockstep-state").map_err(RunError::Runtime)?;
+        if let Some(partner) = partner {
+            let addresses = u16::try_from(config.partner.sync_remote.len()).expect("at most 8");
+            let order = ToShard::Partner {
+                node: partner,
+                me: NodeId(me),
+                incarnation,
+                addresses,
+                dial: me < partner.0,
+                secret: secret.into(),
+                cluster: config.cluster.uuid.0,
+            };
+            shard
+                .send(ToThread::Order(Box::new(order)))
+                .map_err(|_| RunError::ShardGone)?;
+        }
+        let name = config.node_name();
+        events.add(
+            Level::Ok,
+            "node",
+            &name,
+            &format!("started, version {}", env!("CARGO_PKG_VERSION")),
+        );
+        let now = Instant::now();
+        Ok(Self {
+            path_errors: vec![String::new(); config.control_paths().len()],
+            pool: Pool::empty(config.cluster.uuid),
+            text: String::new(),
+            config,
+            incarnation,
+            started: now,
+            node,
+            actions: Vec::new(),
+            shard,
+            inputs,
+            state_lane: lane,
+            events,
+            watchdog: Watchdog::new(now),
+            generation: 0,
+            pool_is_new: false,
+            file,
+            numbers: TargetNumbers::default(),
+            locals: BTreeMap::new(),
+            links: BTreeMap::new(),
+            sessions: Vec::new(),
+            sessions_due: now,
+            awaiting_sessions: Vec::new(),
+            change: None,
+            awaiting_change: VecDeque::new(),
+            entry_due: now + Duration::from_secs(u64::from(me)),
+            stopped: false,
+            stopping: false,
+            failure: None,
+        })
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes inputs until `Node` has stopped or something failed that it cannot live without.
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) -> Result<(), RunError> {
+        self.in_force_at_start();
+        self.tell(NodeEvent::Tick);
+        loop {
+            self.routine();
+            if let Some(failure) = self.failure.take() {
+                self.events.add(
+                    Level::Critical,
+                    "node",
+                    &self.config.node_name(),
+                    &failure.to_string(),
+                );
+                self.events.sync();
+                return Err(failure);
+            }
+            if self.stopped {
+                break;
+            }
+            let now = boot_time();
+            let deadline = self.node.next_deadline().unwrap_or(now + STAMP_EVERY);
+            let wait = deadline.saturating_sub(now).min(STAMP_EVERY);
+            match tokio::time::timeout(wait, inputs.recv()).await {
+                Ok(Some(input)) => self.apply(input),
+                Ok(None) => unreachable!("this thread keeps a sender"),
+                Err(_elapsed) => {}
+            }
+        }
+        self.events.add(
+            Level::Ok,
+            "node",
+            &self.config.node_name(),
+            "stopped in order",
+        );
+        self.events.sync();
+        self.shard.stop();
+        Ok(())
+    }
+
+    /// What is due by time: the shard's stamp, `Node`'s timers, sessions, the watchdog.
+    fn routine(&mut self) {
+        let stamp = Duration::from_millis(self.shard.stamp());
+        self.tell(NodeEvent::Stamp { oldest: stamp });
+        let now = Instant::now();
+        if now >= self.sessions_due {
+            self.sessions_due = now + SESSIONS_EVERY;
+            self.order(ToShard::Sessions);
+            self.retry_copies(now);
+        }
+        if now >= self.entry_due {
+            self.enter_myself(now);
+        }
+        let lag = boot_time().saturating_sub(stamp);
+        if self.watchdog.due(now) {
+            let verdict = self.status();
+            self.watchdog.report(now, lag, &verdict);
+        }
+    }
+
+    /// Hands an event to `Node` and carries out what it wants.
+    fn tell(&mut self, event: NodeEvent<'_>) {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.node.handle(boot_time(), event, &mut actions);
+        for action in actions.drain(..) {
+            self.carry_out(action);
+        }
+        self.actions = actions;
+        // Not before everything that `Node` wanted has been done: what follows tells it more.
+        if std::mem::take(&mut self.pool_is_new) {
+            self.make_real();
+        }
+        self.settle_change();
+    }
+
+    fn apply(&mut self, input: Input) {
+        match input {
+            Input::Link(input) => self.link(input),
+            Input::Shard(report) => self.shard_said(report),
+            Input::Asked(asked) => self.asked(asked),
+            Input::Opening(id) => {
+                if let Some(local) = self.locals.get_mut(&id)
+                    && matches!(local.state, LocalState::Making { .. })
+                {
+                    local.state = LocalState::Opening;
+                }
+            }
+            Input::Prepared(id, result) => self.prepared(id, *result),
+            Input::Written(what, result) => self.written(what, result),
+            Input::Stop => {
+                if !self.stopping {
+                    self.stopping = true;
+                    self.watchdog.stopping();
+                    self.tell(NodeEvent::Stop);
+                }
+            }
+        }
+    }
+
+    fn link(&mut self, input: LinkInput) {
+        match input {
+            LinkInput::Up { path, sender } => {
+                let link = sender.link;
+                self.links.insert(link, Link { path, sender });
+                let path = u16::try_from(path).expect("at most 16 paths");
+                self.tell(NodeEvent::LinkUp {
+                    link: LinkId(link.into()),
+                    path,
+                });
+            }
+            LinkInput::Bytes { link, bytes } => {
+                self.tell(NodeEvent::LinkBytes {
+                    link: LinkId(link.into()),
+                    bytes: &bytes,
+                });
+            }
+            LinkInput::Down { link, why } => {
+                if let Some(gone) = self.links.remove(&link) {
+                    self.path_errors[gone.path] = why;
+                }
+                self.tell(NodeEvent::LinkDown {
+                    link: LinkId(link.into()),
+                });
+            }
+            LinkInput::DialFailed { path, why } => self.path_errors[path] = why,
+        }
+    }
+
+    fn shard_said(&mut self, report: FromThread) {
+        match report {
+            FromThread::Shard(FromShard::Sessions(sessions)) => {
+                self.sessions = sessions;
+                for asked in std::mem::take(&mut self.awaiting_sessions) {
+                    self.asked_with_sessions(asked);
+                }
+            }
+            FromThread::Shard(FromShard::Note(text)) => {
+                self.events
+                    .add(Level::Ok, "initiator", &self.config.node_name(), &text);
+            }
+            FromThread::Shard(report) => self.tell(NodeEvent::Shard(report)),
+            FromThread::Listening { address } => tracing::info!(%address, "listening"),
+            FromThread::NotListening { address, error } => {
+                let text = format!("{address} does not accept connections: {error}");
+                self.events
+                    .add(Level::Critical, "node", &self.config.node_name(), &text);
+            }
+            FromThread::DiskDetached(id) => self.detached(id),
+        }
+    }
+
+    /// Sends an order to the shard; a shard that takes none ends the daemon.
+    fn order(&mut self, order: ToShard) {
+        self.to_thread(ToThread::Order(Box::new(order)));
+    }
+
+    fn to_thread(&mut self, order: ToThread) {
+        if self.shard.send(order).is_err() {
+            self.failure.get_or_insert(RunError::ShardGone);
+        }
+    }
+
+    /// Keeps a request until the shard has said who is logged in.
+    fn ask_sessions(&mut self, asked: Asked) {
+        if self.awaiting_sessions.is_empty() {
+            self.order(ToShard::Sessions);
+        }
+        self.awaiting_sessions.push(asked);
+    }
+
+    /// Asks `Node` for a change of the pool configuration. One at a time.
+    fn propose(
+        &mut self,
+        next: &Pool,
+        what: String,
+        request: Request,
+        reply: oneshot::Sender<Answer>,
+    ) {
+        assert!(self.change.is_none(), "others wait");
+        self.change = Some(Change {
+            what,
+            request: Some(request),
+            reply: Some(reply),
+            outcome: None,
+        });
+        self.tell(NodeEvent::ProposeConfig {
+            document: next.text().into_bytes(),
+        });
+    }
+
+    fn wait_for_change(&mut self, asked: Asked) {
+        if self.awaiting_change.len() < CHANGES_WAITING {
+            self.awaiting_change.push_back(asked);
+            return;
+        }
+        let refusal = Refusal::new(
+            Class::Unavailable,
+            "the pool configuration",
+            "many changes wait for the one under way",
+            "repeat it in a few seconds",
+        );
+        // Whoever asked may have gone.
+        let _ = asked.reply.send(Err(refusal));
+    }
+
+    /// Answers a change that was refused, or that is in force here by now.
+    fn settle_change(&mut self) {
+        let ended = |change: &Change| match change.outcome {
+            Some(Ok(generation)) => generation <= self.generation,
+            Some(Err(_)) => true,
+            None => false,
+        };
+        if !self.change.as_ref().is_some_and(ended) {
+            return;
+        }
+        let change = self.change.take().expect("looked at just now");
+        let answer = match change.outcome.expect("looked at just now") {
+            Ok(_) => Ok(self.change_answer(change.request.as_ref())),
+            Err(refusal) => Err(refusal),
+        };
+        match (change.reply, answer) {
+            (Some(reply), Ok(answer)) => {
+                self.events.add(Level::Ok, "operator", "pool", &change.what);
+                // Whoever asked may have gone.
+                let _ = reply.send(answer);
+            }
+            (Some(reply), Err(refusal)) => drop(reply.send(Err(in_words(refusal)))),
+            (None, Ok(_)) => {}
+            (None, Err(refusal)) => tracing::debug!(%refusal, "this node is not entered yet"),
+        }
+        self.next_change();
+    }
+
+    fn next_change(&mut self) {
+        if let Some(asked) = self.awaiting_change.pop_front() {
+            self.asked(asked);
+        }
+    }
+
+    /// After two nodes changed the pool configuration apart: ours is the one.
+    fn keep_config(&mut self) {
+        self.events.add(
+            Level::Ok,
+            "operator",
+            "pool",
+            "this node's pool configuration is kept",
+        );
+        self.tell(NodeEvent::Operator(Operator::KeepConfig));
+    }
+
+    fn state_file(&self, name: &str) -> PathBuf {
+        self.config.node.state_directory.join(name)
+    }
+}
+
+/// A refusal as the API tells it: what follows the colon in `Node`'s words is what to do.
+fn in_words(refusal: ConfigRefusal) -> Refusal {
+    let class = match refusal {
+        ConfigRefusal::TooLarge => Class::Bad,
+        ConfigRefusal::Conflict => Class::Conflict,
+        ConfigRefusal::NotStored => Class::Failed,
+        _ => Class::Unavailable,
+    };
+    let text = refusal.to_string();
+    let (why, todo) = text
+        .split_once(": ")
+        .unwrap_or((&text, "lockstep status says how things are"));
+    Refusal::new(class, "the pool configuration", why, todo)
+}
+
+/// The register's votes.
+const ACCEPTOR_FILE: &str = "register";
+
+/// The pool configuration as `Node` keeps it: in force, and prepared.
+const POOL_STATE_FILE: &str = "pool.state";

@@ -18,6 +18,5 @@ pub mod shard_thread;
 pub mod store;
 pub mod uuid;
 
-/// Stub
-pub fn run(_config: config::Config) -> std::io::Result<()> { Ok(()) }
+pub use control::{RunError, run};
 pub use preflight::preflight;

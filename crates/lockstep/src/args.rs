@@ -223,6 +223,8 @@ pub(crate) enum ConfigVerb {
     Show,
     /// Put the edited pool file in force, on both nodes or neither
     Apply,
+    /// After two nodes changed the pool configuration apart: this node's is the one
+    Keep,
 }
 
 fn block_size(text: &str) -> Result<u32, String> {

@@ -13,6 +13,7 @@ pub(crate) fn run(client: &Client, verb: ConfigVerb, json: bool) -> anyhow::Resu
         ConfigVerb::Check { file } => check(&file),
         ConfigVerb::Show => show(client, json),
         ConfigVerb::Apply => changed(&client.apply_config()?, json),
+        ConfigVerb::Keep => changed(&client.keep_config()?, json),
     }
 }
 

@@ -2,6 +2,7 @@
 //! problem names the key that should be changed.
 
 use super::{Address, Config, PATHS_MAX, PORTALS_MAX, Timeouts};
+use lockstep_mirror::volume::DROP_AGE;
 use std::path::Path;
 
 type Problems = Vec<(&'static str, String)>;
@@ -203,10 +204,7 @@ fn timeouts(t: &Timeouts, out: &mut Problems) {
         ("timeouts.heartbeat_ms", t.heartbeat_ms, 20, 10_000),
         ("timeouts.lease_ms", t.lease_ms, 60, 60_000),
         ("timeouts.silent_ms", t.silent_ms, 100, 120_000),
-        ("timeouts.late_ms", t.late_ms, 200, 120_000),
-        ("timeouts.drop_age_ms", t.drop_age_ms, 200, 120_000),
         ("timeouts.path_ms", t.path_ms, 500, 600_000),
-        ("timeouts.drain_ms", t.drain_ms, 100, 10_000),
         ("timeouts.login_s", t.login_s, 1, 120),
         ("timeouts.nop_interval_s", t.nop_interval_s, 0, 3600),
         ("timeouts.nop_timeout_s", t.nop_timeout_s, 1, 600),
@@ -219,6 +217,7 @@ fn timeouts(t: &Timeouts, out: &mut Problems) {
             ));
         }
     }
+    let drop_age = DROP_AGE.as_millis();
     let orders = [
         (
             u64::from(t.heartbeat_ms) * 3 <= u64::from(t.lease_ms),
@@ -239,27 +238,19 @@ fn timeouts(t: &Timeouts, out: &mut Problems) {
             ),
         ),
         (
-            t.silent_ms <= t.late_ms,
-            "timeouts.late_ms",
+            u128::from(t.silent_ms) < drop_age,
+            "timeouts.silent_ms",
             format!(
-                "an operation would eject the partner after {} ms, before silence is noticed after {} ms; allowed: at least silent_ms",
-                t.late_ms, t.silent_ms
+                "a silent partner would be noticed after {} ms, when writes that wait for it have been given back; allowed: less than {drop_age}",
+                t.silent_ms
             ),
         ),
         (
-            t.silent_ms < t.drop_age_ms,
-            "timeouts.drop_age_ms",
+            drop_age < u128::from(t.path_ms),
+            "timeouts.path_ms",
             format!(
-                "writes would be given back after {} ms, before a silent partner is noticed after {} ms; allowed: more than silent_ms",
-                t.drop_age_ms, t.silent_ms
-            ),
-        ),
-        (
-            t.drop_age_ms < t.path_ms,
-            "timeouts.drop_age_ms",
-            format!(
-                "a write could begin after {} ms, when the initiator has repeated it elsewhere after {} ms; allowed: less than path_ms",
-                t.drop_age_ms, t.path_ms
+                "a write may begin for {drop_age} ms, and initiators repeat it elsewhere after {} ms; allowed: more than {drop_age}",
+                t.path_ms
             ),
         ),
     ];

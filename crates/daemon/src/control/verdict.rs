@@ -4,9 +4,11 @@
 use lockstep_api::status::{Concern, Level, Partner, Status};
 use lockstep_api::volume::Volume;
 
-/// Fills in the concerns and the verdict. `edited`: the pool file has an edit that is not in force.
-pub(crate) fn judge(status: &mut Status, edited: bool) {
+/// Fills in the concerns and the verdict. `edited`: the pool file has an edit that is not in
+/// force. `general`: what is wrong besides partner and volumes.
+pub(crate) fn judge(status: &mut Status, edited: bool, general: Vec<Concern>) {
     let mut concerns = partner(&status.partner, status.uptime_s);
+    concerns.extend(general);
     for volume in &status.volumes {
         concerns.extend(of_volume(volume, &status.partner));
     }
@@ -178,7 +180,7 @@ mod tests {
             partner,
             ..Status::default()
         };
-        judge(&mut status, false);
+        judge(&mut status, false, vec![]);
         status
     }
 
@@ -245,7 +247,7 @@ mod tests {
     #[test]
     fn an_edit_that_is_not_in_force_is_a_concern() {
         let mut status = Status::default();
-        judge(&mut status, true);
+        judge(&mut status, true, vec![]);
         assert!(status.concerns[0].todo.contains("lockstep config apply"));
     }
 }

@@ -1,7 +1,7 @@
 //! What the API shows, put together from the pool configuration, what `Node` decided, what the
 //! shard counts and how the copies on this node are. Nothing is remembered here.
 
-use super::local::{LocalState, progress};
+use super::local::LocalState;
 use crate::config::Config;
 use crate::pool::{Pool, PoolVolume};
 use lockstep_api::pool::Account;
@@ -9,7 +9,6 @@ use lockstep_api::status::Session;
 use lockstep_api::volume::{Progress, Replica, Volume};
 use lockstep_engine::interface::SessionInfo;
 use lockstep_mirror::volume::VolumeStatus;
-use std::time::Duration;
 
 /// What `Node` says about a volume, in the words of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,8 +22,8 @@ pub(crate) struct Decided {
     pub(crate) owner: u8,
     /// Bytes that the partner may lack.
     pub(crate) dirty: u64,
-    /// Done and total bytes of a copy, and how long it runs.
-    pub(crate) resync: Option<(u64, u64, Duration)>,
+    /// A copy under way.
+    pub(crate) resync: Option<Progress>,
     /// State of each copy, by node number - 1.
     pub(crate) replicas: [&'static str; 2],
 }
@@ -73,10 +72,8 @@ pub(crate) fn volume(
         epoch: known.epoch,
         members: known.members.clone(),
         owner: known.owner,
-        dirty: path.map_or(known.dirty, |path| path.dirty),
-        resync: known
-            .resync
-            .map(|(done, total, since)| progress(done, total, since)),
+        dirty: path.map_or(known.dirty, |path| path.dirty.max(known.dirty)),
+        resync: known.resync,
         provisioning,
         sessions,
         accounts: volume.accounts.clone(),
@@ -102,7 +99,8 @@ fn state(
             "its image on this node is being opened".into(),
             None,
         ),
-        (Some(LocalState::Failed { why }), _) => ("failed", why.clone(), None),
+        (Some(LocalState::Failed { why, .. }), _) => ("failed", why.clone(), None),
+        (Some(LocalState::Leaving), _) => ("waiting", "it is being deleted".into(), None),
         (_, Some(decided)) => (decided.state, decided.reason.clone(), None),
         (None, None) if volume.replica(me).is_none() => (
             "waiting",

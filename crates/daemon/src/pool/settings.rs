@@ -1,7 +1,7 @@
 //! From the pool configuration to what the engine is told.
 
 use super::{Pool, PoolVolume};
-use crate::config::{Config, Timeouts};
+use crate::config::Config;
 use lockstep_api::volume::Cache;
 use lockstep_engine::interface::VolumeSettings;
 use lockstep_engine::interface::iscsi::{ChapSecret, Portal, Settings, TargetId, TargetSettings};
@@ -193,10 +193,4 @@ impl PoolVolume {
             physical_exponent: if self.block_size == 512 { 3 } else { 0 },
         }
     }
-}
-
-/// The drop age as the engine takes it.
-#[must_use]
-pub fn drop_age(t: &Timeouts) -> std::time::Duration {
-    std::time::Duration::from_millis(u64::from(t.drop_age_ms))
 }
