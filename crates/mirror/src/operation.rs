@@ -55,24 +55,43 @@ impl Extent {
 /// The unit that the owner of a volume sequences and both members apply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// New contents for an extent. `fua`: durable before it is answered, whatever the cache mode.
+    /// New contents for an extent.
     Write {
+        /// Where.
         extent: Extent,
+        /// The contents, as long as the extent.
         payload: Payload,
+        /// Durable before it is answered, whatever the cache mode.
         fua: bool,
     },
     /// Zeroes. At most [`MAX_RANGE_BYTES`] long; longer requests are cut by the caller.
-    Zero { extent: Extent, fua: bool },
+    Zero {
+        /// Where.
+        extent: Extent,
+        /// Durable before it is answered, whatever the cache mode.
+        fua: bool,
+    },
     /// The contents are no longer needed; they read as zeroes afterwards. Bounded like `Zero`.
-    Discard { extent: Extent },
+    Discard {
+        /// Where.
+        extent: Extent,
+    },
     /// Reserved on the wire and in the metadata for the atomic test-and-set command.
     CompareAndWrite {
+        /// Where.
         extent: Extent,
+        /// What must be there.
         compare: Payload,
+        /// What replaces it.
         write: Payload,
     },
     /// A change of the SCSI state that both nodes hold (mode pages now, reservations later).
-    State { kind: u16, bytes: Box<[u8]> },
+    State {
+        /// Which part; the SCSI layer's number.
+        kind: u16,
+        /// What it is from now on.
+        bytes: Box<[u8]>,
+    },
 }
 
 /// The longest `Zero` or `Discard` in bytes: discarding all free space never locks a whole volume.

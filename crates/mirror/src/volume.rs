@@ -13,6 +13,8 @@
 
 mod admission;
 mod clock;
+mod closing;
+mod copy;
 mod counts;
 mod flushes;
 mod forwards;
@@ -20,6 +22,7 @@ mod frames;
 mod intake;
 mod links;
 mod metadata;
+mod opening;
 mod orders;
 mod owner;
 mod reads;
@@ -102,7 +105,7 @@ pub struct Volume {
     stage: Stage,
     /// Nothing is admitted or acknowledged until the next `Serve`.
     suspended: bool,
-    drain: Option<orders::Drain>,
+    drain: Option<closing::Drain>,
     wanted_told: bool,
     /// The configuration whose numbers are in use, also a source's that is followed.
     epoch: u64,

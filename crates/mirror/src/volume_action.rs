@@ -47,23 +47,41 @@ pub enum Refusal {
 pub enum VolumeAction {
     /// Start this I/O; `Volume::io_done` brings the result. The engine keeps the buffers that it
     /// names alive until then.
-    Io { id: IoId, io: Io },
+    Io {
+        /// Its name.
+        id: IoId,
+        /// What.
+        io: Io,
+    },
     /// Send a frame on a data channel, in order with those before on the same channel. The
     /// engine keeps the blocks alive until they are sent.
     Send {
+        /// Where.
         channel: ChannelId,
+        /// The header's fields.
         fields: Fields,
+        /// What follows it.
         body: FrameBody,
     },
     /// An initiator's operation, read or flush has ended.
     Complete {
+        /// Which.
         ticket: Ticket,
+        /// How.
         result: Result<(), Refusal>,
     },
     /// The mirror needs this buffer no longer (one `Release` for each buffer it was given).
-    Release { buffer: BufferId },
-    /// The mirror needs a buffer of `len` bytes; `Volume::buffer` brings it, perhaps much later.
-    NeedBuffer { request: u64, len: u32 },
+    Release {
+        /// Which.
+        buffer: BufferId,
+    },
+    /// The mirror needs a buffer; `Volume::buffer` brings it, perhaps much later.
+    NeedBuffer {
+        /// Names the request.
+        request: u64,
+        /// How many bytes.
+        len: u32,
+    },
     /// A State operation of either node is committed: apply it to the SCSI layer. The same one
     /// may come again after a change of configuration.
     State {

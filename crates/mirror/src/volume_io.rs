@@ -14,57 +14,105 @@ pub struct IoId(pub u64);
 /// submitted after the other's completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Io {
-    /// Disk to buffer, starting `at` bytes into the buffer.
+    /// Disk to buffer.
     Read {
+        /// Where on the disk.
         extent: Extent,
+        /// Into which buffer.
         buffer: BufferId,
+        /// From which byte of the buffer on.
         at: u32,
     },
     /// Buffer to disk. The driver checks `payload.crc` just before it writes.
-    /// `durable`: stable storage has it before completion (FUA or a flush).
     Write {
+        /// Where on the disk.
         offset: u64,
+        /// What.
         payload: Payload,
+        /// Stable storage has it before completion (FUA or a flush).
         durable: bool,
     },
-    /// Zeroes to disk; `durable` as above.
-    Zero { extent: Extent, durable: bool },
+    /// Zeroes to disk.
+    Zero {
+        /// Where on the disk.
+        extent: Extent,
+        /// As for `Write`.
+        durable: bool,
+    },
     /// Discard; reads as zeroes afterwards.
-    Discard { extent: Extent, durable: bool },
+    Discard {
+        /// Where on the disk.
+        extent: Extent,
+        /// As for `Write`.
+        durable: bool,
+    },
     /// Everything completed before is on stable storage.
     Flush,
-    /// Reads from the metadata area (offset and length in bytes; answered with `Value::Bytes`).
-    ReadMeta { offset: u64, len: u32 },
-    /// Durable write into the metadata area (one write, then a flush of the metadata file).
-    WriteMeta { offset: u64, bytes: Box<[u8]> },
-    /// CRC32C of a piece of a buffer.
-    Crc { buffer: BufferId, at: u32, len: u32 },
-    /// Hashes of consecutive pieces of `piece` bytes: 16 bytes each (truncated SHA-256).
-    Hash {
-        buffer: BufferId,
-        at: u32,
+    /// Reads from the metadata area; answered with `Value::Bytes`.
+    ReadMeta {
+        /// First byte.
+        offset: u64,
+        /// How many.
         len: u32,
+    },
+    /// Durable write into the metadata area (one write, then a flush of the metadata file).
+    WriteMeta {
+        /// First byte.
+        offset: u64,
+        /// What.
+        bytes: Box<[u8]>,
+    },
+    /// CRC32C of a piece of a buffer.
+    Crc {
+        /// The buffer.
+        buffer: BufferId,
+        /// First byte.
+        at: u32,
+        /// How many.
+        len: u32,
+    },
+    /// Hashes of consecutive pieces: 16 bytes each (truncated SHA-256).
+    Hash {
+        /// The buffer.
+        buffer: BufferId,
+        /// First byte.
+        at: u32,
+        /// How many; the last piece may be short.
+        len: u32,
+        /// Bytes in a piece.
         piece: u32,
     },
     /// First byte at which two pieces of the same length differ.
     Compare {
+        /// One buffer.
         left: BufferId,
+        /// Its first byte.
         left_at: u32,
+        /// The other.
         right: BufferId,
+        /// Its first byte.
         right_at: u32,
+        /// How many bytes.
         len: u32,
     },
     /// Repeats the first `pattern` bytes at `at` until `len` bytes are filled.
     Fill {
+        /// The buffer.
         buffer: BufferId,
+        /// First byte.
         at: u32,
+        /// Length of what is repeated.
         pattern: u32,
+        /// Length of all.
         len: u32,
     },
     /// Puts bytes into a buffer.
     Put {
+        /// The buffer.
         buffer: BufferId,
+        /// First byte.
         at: u32,
+        /// What.
         bytes: Box<[u8]>,
     },
 }

@@ -154,7 +154,7 @@ impl Volume {
     }
 
     /// Says on a channel which configuration this side is in.
-    pub(super) fn say_ready(&mut self, channel: ChannelId, answer: bool, turn: &mut Turn<'_>) {
+    pub(super) fn say_ready(&self, channel: ChannelId, answer: bool, turn: &mut Turn<'_>) {
         if let Some(attempt) = self.attempt()
             && self.links.incarnation(channel) == self.partner_incarnation
         {
@@ -168,7 +168,7 @@ impl Volume {
     }
 
     /// Says it on every channel: a new configuration or attempt begins.
-    pub(super) fn say_ready_everywhere(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn say_ready_everywhere(&self, turn: &mut Turn<'_>) {
         for channel in self
             .links
             .all
@@ -214,12 +214,7 @@ impl Volume {
 
     /// Answers on the channel that brought the question. If it died meanwhile, whoever asked
     /// asks again on another.
-    pub(super) fn answer(
-        &mut self,
-        channel: Option<ChannelId>,
-        frame: DataFrame,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn answer(&self, channel: Option<ChannelId>, frame: DataFrame, turn: &mut Turn<'_>) {
         if let Some(channel) = channel.filter(|channel| self.links.is_ready(*channel)) {
             self.push_frame(channel, frame, turn);
         }

@@ -68,7 +68,7 @@ impl Volume {
     }
 
     /// Starts a round, if there is something to clear and this node may.
-    pub(super) fn start_cleaning(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn start_cleaning(&mut self, turn: &Turn<'_>) {
         let serves =
             matches!(self.role(), Role::Alone | Role::Owner | Role::Replica) && !self.suspended;
         if !serves || self.cleaning.step != Step::Rest {

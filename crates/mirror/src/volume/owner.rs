@@ -173,7 +173,7 @@ impl Volume {
         }
     }
 
-    pub(super) fn latest_asked(&mut self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+    pub(super) fn latest_asked(&self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
         let seq = self.next_seq - 1;
         self.answer(Some(channel), DataFrame::Latest { id, seq }, turn);
     }

@@ -5,7 +5,7 @@ use super::running::{Local, Origin};
 use super::stage::{Role, Stage};
 use super::turn::Turn;
 use super::{Use, Volume};
-use crate::control::{FromVolume, Time};
+use crate::control::FromVolume;
 use crate::operation::{BufferId, Extent};
 use crate::volume_action::{Refusal, Ticket};
 use crate::volume_io::{Io, IoError, Value};
@@ -235,13 +235,5 @@ impl Volume {
             turn.complete(read.ticket, Err(refusal));
         }
         self.reads.idle = 0;
-    }
-
-    /// When a read that waits for it should look at the lease again.
-    pub(super) fn lease(&self) -> Option<Time> {
-        match &self.stage {
-            Stage::Paired(paired) => Some(paired.lease),
-            _ => None,
-        }
     }
 }

@@ -240,7 +240,7 @@ impl Volume {
 
     /// Tells the partner that an operation is applied here. Suspended in write-back it is not
     /// told: the flush that let this node go on alone may have missed it.
-    pub(super) fn say_applied(&mut self, seq: u64, turn: &mut Turn<'_>) {
+    pub(super) fn say_applied(&self, seq: u64, turn: &mut Turn<'_>) {
         if self.suspended && self.answers_from_memory() {
             return;
         }

@@ -2,6 +2,7 @@
 //! going alone everything that might differ becomes durably dirty.
 
 use super::running::{Local, Origin};
+use super::source::Source;
 use super::stage::{Alone, Fresh, Paired, Role, Stage};
 use super::turn::Turn;
 use super::{Use, Volume};
@@ -30,10 +31,12 @@ pub(super) enum Step {
 
 impl Volume {
     pub(super) fn settle(&mut self, settling: Settling, turn: &mut Turn<'_>) {
-        if settling.joined && self.is_held_for_join() {
+        if settling.joined && matches!(self.stage, Stage::Alone(_)) {
+            // Else a write that only this copy holds would be forgotten.
+            let ready = self.source().is_some_and(Source::is_ready);
             assert!(
-                self.running.is_empty(),
-                "a join waits for every mirrored write"
+                ready,
+                "a source joins only from the hold that `JoinReady` announced"
             );
         }
         self.end_source(turn);

@@ -1,7 +1,8 @@
 //! What a volume is doing, each state with what only it needs.
 
 use super::Volume;
-use super::orders::{Closing, Opening};
+use super::closing::Closing;
+use super::opening::Opening;
 use super::settle::Settling;
 use super::source::Source;
 use super::target::Target;

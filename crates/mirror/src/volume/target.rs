@@ -85,7 +85,7 @@ impl Volume {
     }
 
     /// The source asks what may differ: own dirty bits and whole regions with an intent.
-    pub(super) fn bits_asked(&mut self, offset: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+    pub(super) fn bits_asked(&self, offset: u64, channel: ChannelId, turn: &mut Turn<'_>) {
         let first = offset / CHUNK;
         let mut bits = self.dirty.bits(first..first + BITS_SPAN / CHUNK);
         let per_region = REGION / CHUNK / 8;

@@ -18,7 +18,6 @@ pub(super) struct Window {
 impl Window {
     fn place(number: u64) -> (usize, u64) {
         let at = number % MAX_IN_FLIGHT;
-        #[expect(clippy::cast_possible_truncation, reason = "less than WORDS")]
         ((at / 64) as usize, 1 << (at % 64))
     }
 

@@ -192,14 +192,13 @@ impl Manager {
                 }
             }
             FromVolume::Opened { .. } => self.nodes[node].mode = Mode::Open,
-            FromVolume::Serving { epoch } => {
+            FromVolume::Serving { epoch }
                 if self.nodes[node]
                     .adopted
                     .is_some_and(|adopted| adopted.epoch == epoch)
-                    && self.nodes[node].mode == Mode::Serving
-                {
-                    self.nodes[node].settled = true;
-                }
+                    && self.nodes[node].mode == Mode::Serving =>
+            {
+                self.nodes[node].settled = true;
             }
             FromVolume::Late if self.nodes[node].mode == Mode::Serving && self.current(node) => {
                 if self.register.members == both() {
