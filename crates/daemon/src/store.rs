@@ -17,4 +17,6 @@ pub use work::{IoDone, Machine, Store};
 pub(crate) use write::ZERO_BYTES;
 
 #[cfg(test)]
+mod device_tests;
+#[cfg(test)]
 mod tests;

@@ -198,7 +198,7 @@ impl Links {
             match core.shard.want(conn) {
                 Want::Wait => {
                     if connection.ended && available == 0 {
-                        self.die(core, index);
+                        self.wind_up(core, index);
                     }
                     return;
                 }
@@ -253,7 +253,7 @@ impl Links {
         let inbox = self.first_inbox + index;
         let connection = self.expect(index);
         if connection.ended {
-            return self.die(core, index);
+            return self.wind_up(core, index);
         }
         if connection.start == connection.end {
             (connection.start, connection.end) = (0, 0);
@@ -285,7 +285,7 @@ impl Links {
     fn receive_in_place(&mut self, core: &mut Core, index: u32, slot: u32, at: u32, len: u32) {
         let connection = self.expect(index);
         if connection.ended {
-            return self.die(core, index);
+            return self.wind_up(core, index);
         }
         connection.appetite = APPETITE_MIN;
         let into = core.arena.lend_mut(slot, at, len);
@@ -345,24 +345,25 @@ impl Links {
 
     /// The shard wants the connection closed when everything queued was sent.
     pub(super) fn close(&mut self, core: &mut Core, conn: ConnId) {
-        let Some(connection) = self
+        if self
             .of(conn)
-            .filter(|connection| connection.phase == Phase::Open)
-        else {
-            return;
-        };
-        connection.phase = Phase::Flushing {
-            by: core.now + FLUSH_TIME,
-        };
+            .is_some_and(|connection| connection.phase == Phase::Open)
+        {
+            self.wind_up(core, conn.slot);
+        }
+    }
+
+    /// Nothing more is taken from the peer; what is queued for it still goes out, also when it
+    /// has ended its own side.
+    fn wind_up(&mut self, core: &mut Core, index: u32) {
+        let by = core.now + FLUSH_TIME;
+        let connection = self.expect(index);
+        connection.phase = Phase::Flushing { by };
         // The wanted buffer may be needed elsewhere soon.
         if let Some((op, Receiving::Buffer { .. })) = connection.receiving {
             core.ring.cancel(op);
         }
-        if connection.ended {
-            self.die(core, conn.slot);
-        } else {
-            self.linger(core, conn.slot);
-        }
+        self.linger(core, index);
     }
 
     /// If everything is sent: says so to the peer, and waits for its end of the stream. Closing

@@ -52,7 +52,7 @@ impl Drop for Folder {
     }
 }
 
-struct World {
+pub(super) struct World {
     ring: Ring,
     arena: Arena,
     store: Store,
@@ -61,8 +61,18 @@ struct World {
 }
 
 impl World {
+    /// With a disk that the caller has opened.
+    pub(super) fn with_disk(disk: Disk) -> Self {
+        Self::of(Folder::new(&std::env::temp_dir()), disk)
+    }
+
     fn new(root: &str, cache: CacheMode) -> Self {
         let folder = Folder::new(Path::new(root));
+        let disk = Disk::open(&folder.spec(cache), Duration::ZERO).unwrap();
+        Self::of(folder, disk)
+    }
+
+    fn of(folder: Folder, disk: Disk) -> Self {
         let classes = [
             SlotClass {
                 slots: 4,
@@ -74,10 +84,7 @@ impl World {
             },
         ];
         let mut store = Store::new(ZEROES);
-        store.attach(
-            VOLUME,
-            Disk::open(&folder.spec(cache), Duration::ZERO).unwrap(),
-        );
+        store.attach(VOLUME, disk);
         Self {
             ring: Ring::new(64).unwrap(),
             arena: Arena::new(&classes).unwrap(),
@@ -154,6 +161,54 @@ fn buffer(slot: u32) -> BufferId {
     BufferId {
         slot,
         generation: 0,
+    }
+}
+
+/// Single blocks keep what was written to them while their neighbours are written and zeroed.
+pub(super) fn blocks_survive(world: &mut World, block: u32) {
+    for number in 0..24u8 {
+        let payload = world.payload(0, number + 1, block);
+        let write = Io::Write {
+            offset: u64::from(number) * u64::from(block),
+            payload,
+            durable: number % 2 == 0,
+        };
+        assert_eq!(world.run(write), Ok(Value::Done));
+    }
+    let zero = Extent {
+        offset: 5 * u64::from(block),
+        len: u64::from(block),
+    };
+    assert_eq!(
+        world.run(Io::Zero {
+            extent: zero,
+            durable: true
+        }),
+        Ok(Value::Done)
+    );
+    let long = Extent {
+        offset: 30 * u64::from(block),
+        len: (1 << 20) + u64::from(block),
+    };
+    assert_eq!(
+        world.run(Io::Zero {
+            extent: long,
+            durable: true
+        }),
+        Ok(Value::Done)
+    );
+    let read = Io::Read {
+        extent: Extent {
+            offset: 0,
+            len: 24 * u64::from(block),
+        },
+        buffer: buffer(1),
+        at: 0,
+    };
+    assert_eq!(world.run(read), Ok(Value::Done));
+    for (number, bytes) in (1u8..).zip(world.arena.bytes(1, 0, 24 * block).chunks(block as usize)) {
+        let expected = if number == 6 { 0 } else { number };
+        assert!(bytes.iter().all(|&byte| byte == expected), "block {number}");
     }
 }
 
