@@ -212,16 +212,14 @@ impl World {
     /// The process of a node ends; what it had sent may still arrive.
     pub(super) fn crash(&mut self, node: usize, power: bool) {
         for which in 0..self.channels.len() {
-            if !self.channels[which].open[node] {
-                continue;
-            }
-            for at in 0..self.channels[which].queues[node].len() {
+            for _ in 0..self.channels[which].queues[node].len() {
                 let (fields, body) = self.channels[which].queues[node].pop_front().unwrap();
                 let wire = self.wire(node, body);
                 self.channels[which].queues[node].push_back((fields, Body::Sent(wire)));
-                let _ = at;
             }
-            self.cut(which);
+            if self.channels[which].open[node] {
+                self.cut(which);
+            }
         }
         self.machines[node].crash(&mut self.chance, power);
         for which in (0..self.channels.len()).rev() {
