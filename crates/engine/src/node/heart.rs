@@ -170,7 +170,7 @@ impl Node {
         }
         match (before, contact) {
             (_, Contact::Heard { .. }) => {
-                turn.event(Severity::Info, None, format!("the partner is heard"))
+                turn.event(Severity::Info, None, "the partner is heard".into())
             }
             (Contact::Heard { .. }, Contact::Silent { .. }) => {
                 self.pool.forget_partner();

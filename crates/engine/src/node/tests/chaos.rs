@@ -4,14 +4,18 @@
 
 use super::std;
 use super::std::println;
-use super::world::{World, ms};
+use super::world::{VOLUME, World, ms};
+use crate::interface::FromShard;
 use crate::node_interface::{NodeEvent, Standing};
+use lockstep_mirror::control::FromVolume;
 
 fn storm(seed: u64, partition: bool) -> World {
     let mut world = World::mirrored(seed);
+    world.shard_delay = if seed.is_multiple_of(2) { 1 } else { 60 };
+    let mut late = false;
     for _ in 0..30 {
         let who = usize::try_from(world.dice(2)).unwrap();
-        match world.dice(12) {
+        match world.dice(13) {
             0 | 1 if world.runs(who) => world.crash(who),
             2..=4 if !world.runs(who) => world.boot(who),
             5 => world.cut(0),
@@ -28,6 +32,13 @@ fn storm(seed: u64, partition: bool) -> World {
                 world.handle(who, NodeEvent::Stop);
                 world.run(ms(3000));
                 world.crash(who);
+            }
+            12 if !late && world.runs(0) && world.runs(1) => {
+                late = true;
+                world.handle(
+                    who,
+                    NodeEvent::Shard(FromShard::Volume(VOLUME, FromVolume::Late)),
+                );
             }
             _ => {}
         }

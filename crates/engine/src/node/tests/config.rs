@@ -114,13 +114,15 @@ fn a_proposer_that_dies_leaves_both_with_one_version() {
 #[test]
 fn versions_made_apart_are_a_conflict_until_one_is_chosen() {
     let mut world = World::mirrored(35);
-    (world.cut(0), world.cut(1));
+    world.cut(0);
+    world.cut(1);
     world.run(ms(2500));
     propose(&mut world, 0, b"apart one");
     propose(&mut world, 1, b"apart two");
     world.run(ms(5000));
     assert!(holds(&world, 0, b"apart one") && holds(&world, 1, b"apart two"));
-    (world.heal(0), world.heal(1));
+    world.heal(0);
+    world.heal(1);
     world.run(ms(5000));
     let status = world.machines[1].node.as_ref().unwrap().status(world.now);
     assert!(

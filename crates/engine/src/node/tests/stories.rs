@@ -199,10 +199,12 @@ fn the_last_member_starts_alone_and_the_other_waits() {
 fn a_short_silence_of_every_channel_is_survived_without_a_new_epoch() {
     let mut world = World::mirrored(10);
     let before = world.machines[0].superblock().configuration;
-    (world.cut(0), world.cut(1));
+    world.cut(0);
+    world.cut(1);
     world.run(ms(3000));
     assert_eq!(world.standing(0), Some(Standing::Waiting));
-    (world.heal(0), world.heal(1));
+    world.heal(0);
+    world.heal(1);
     world.run_until(ms(3000), World::is_mirrored);
     assert_eq!(world.machines[0].superblock().configuration, before);
 }
@@ -227,11 +229,13 @@ fn a_dead_sync_link_with_heartbeats_alive_puts_the_second_node_out() {
 fn total_partition_with_io_on_one_side_serves_there() {
     let mut world = World::mirrored(12);
     world.machines[1].io = true;
-    (world.cut(0), world.cut(1));
+    world.cut(0);
+    world.cut(1);
     world.run_until(ms(4000), |it| it.standing(1) == Some(Standing::Alone));
     world.run(ms(3000));
     assert_eq!(world.standing(0), Some(Standing::Waiting));
-    (world.heal(0), world.heal(1));
+    world.heal(0);
+    world.heal(1);
     world.run_until(ms(10_000), World::is_mirrored);
     assert!(!world.said("split brain"));
 }
@@ -240,11 +244,13 @@ fn total_partition_with_io_on_one_side_serves_there() {
 fn split_brain_is_detected_and_nothing_is_overwritten() {
     let mut world = World::mirrored(13);
     (world.machines[0].io, world.machines[1].io) = (true, true);
-    (world.cut(0), world.cut(1));
+    world.cut(0);
+    world.cut(1);
     world.run_until(ms(5000), |it| {
         (0..2).all(|who| it.standing(who) == Some(Standing::Alone))
     });
-    (world.heal(0), world.heal(1));
+    world.heal(0);
+    world.heal(1);
     world.run_until(ms(5000), |it| {
         (0..2).all(|who| it.status(who).unwrap().split_brain)
     });
@@ -260,7 +266,8 @@ fn split_brain_is_detected_and_nothing_is_overwritten() {
         assert!(!world.machines[who].portals);
         world.crash(who);
     }
-    (world.boot(0), world.run(ms(5000)));
+    world.boot(0);
+    world.run(ms(5000));
     assert!(world.status(0).unwrap().split_brain, "it is remembered");
 }
 
@@ -268,7 +275,8 @@ fn split_brain_is_detected_and_nothing_is_overwritten() {
 fn a_partner_with_another_secret_or_size_is_refused_by_name() {
     let mut world = World::new(14);
     world.machines[1].secret = b"guess".to_vec();
-    (world.boot(0), world.boot(1));
+    world.boot(0);
+    world.boot(1);
     world.run(ms(4000));
     let problems = world.machines[0]
         .node
@@ -288,7 +296,8 @@ fn a_partner_with_another_secret_or_size_is_refused_by_name() {
     assert_eq!(events, 2, "one for each path, however often it dials");
     let mut world = World::new(14);
     world.machines[1].size *= 2;
-    (world.boot(0), world.boot(1));
+    world.boot(0);
+    world.boot(1);
     world.run(ms(4000));
     assert!(
         world.status(0).unwrap().detail.contains("another size"),

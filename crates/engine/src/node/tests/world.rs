@@ -1,5 +1,9 @@
 //! Two machines, the wires between them, and time.
 
+mod acts;
+mod check;
+mod data;
+
 use super::path::{BLOCKS, Disk, Mode, Path};
 use crate::interface::{FromShard, ToShard, VolumeSettings};
 use crate::node::Node;
@@ -49,6 +53,7 @@ enum Later {
         bytes: Vec<u8>,
     },
     Word(FromVolume),
+    Order(ToVolume),
     CopyBlock {
         attempt: u32,
         block: usize,
@@ -83,6 +88,9 @@ pub(super) struct Machine {
     pub(super) outcomes: Vec<Result<u64, crate::node_interface::ConfigRefusal>>,
     pub(super) stopped: Option<bool>,
     pub(super) paused_until: Time,
+    /// When the last word to Node, and the last order from it, arrives: both ways are in order.
+    word_at: Time,
+    order_at: Time,
     pub(super) secret: Vec<u8>,
     pub(super) create: bool,
     pub(super) partner: bool,
@@ -107,6 +115,8 @@ impl Machine {
             outcomes: Vec::new(),
             stopped: None,
             paused_until: Time::ZERO,
+            word_at: Time::ZERO,
+            order_at: Time::ZERO,
             secret: b"pair".to_vec(),
             create: true,
             partner: true,
@@ -142,6 +152,8 @@ pub(super) struct World {
     /// Every channel was dead while both ran: two lines may exist.
     pub(super) apart: bool,
     apart_since: Option<Time>,
+    /// Messages between Node and data path take up to so many milliseconds.
+    pub(super) shard_delay: u64,
 }
 
 impl World {
@@ -162,6 +174,7 @@ impl World {
             trace: Vec::new(),
             apart: false,
             apart_since: None,
+            shard_delay: 1,
         }
     }
 
@@ -170,7 +183,7 @@ impl World {
         let mut world = Self::new(seed);
         world.boot(0);
         world.boot(1);
-        world.run_until(ms(10_000), World::is_mirrored);
+        world.run_until(ms(10_000), Self::is_mirrored);
         world
     }
 
@@ -197,6 +210,14 @@ impl World {
         let run = self.machines[who].incarnation;
         self.queue
             .insert((self.now + delay, self.counter), (who, run, what));
+    }
+
+    /// A word of the data path to Node, in order, after a random time.
+    fn word(&mut self, who: usize, delay: Duration, word: FromVolume) {
+        let extra = ms(self.dice(self.shard_delay));
+        let at = self.machines[who].word_at.max(self.now + delay + extra);
+        self.machines[who].word_at = at;
+        self.later(who, at.saturating_sub(self.now), Later::Word(word));
     }
 
     // ---- machines
@@ -429,7 +450,7 @@ impl World {
                 if up {
                     self.replay(who);
                 }
-                self.later(who, ms(5), Later::Word(FromVolume::Channel { up }));
+                self.word(who, ms(5), FromVolume::Channel { up });
             }
         }
         if both && self.wires.iter().all(|it| !it) {
@@ -440,448 +461,10 @@ impl World {
         }
     }
 
-    /// Sends what is in flight from this node once more.
-    fn replay(&mut self, who: usize) {
-        let Some(configuration) = self.machines[who].path.serves(self.now) else {
-            return;
-        };
-        for block in 0..BLOCKS {
-            let mine =
-                self.busy[block].filter(|it| it.1 == who && it.2 == configuration.generation);
-            if let Some((id, from, lineage)) = mine {
-                self.later(1 - from, ms(10), Later::PeerApply { block, id, lineage });
-            }
-        }
-    }
-
     fn wire_of(&self, link: LinkId) -> Option<usize> {
         self.links
             .iter()
             .position(|it| it.is_some_and(|(id, _)| id == link))
-    }
-
-    fn happen(&mut self, who: usize, what: Later) {
-        match what {
-            Later::Bytes { link, bytes } => {
-                // Split somewhere: pieces of any size must do.
-                let at =
-                    usize::try_from(self.dice(u64::try_from(bytes.len()).unwrap() + 1)).unwrap();
-                self.handle(
-                    who,
-                    NodeEvent::LinkBytes {
-                        link,
-                        bytes: &bytes[..at],
-                    },
-                );
-                self.handle(
-                    who,
-                    NodeEvent::LinkBytes {
-                        link,
-                        bytes: &bytes[at..],
-                    },
-                );
-            }
-            Later::LinkUp { link, path } => self.handle(who, NodeEvent::LinkUp { link, path }),
-            Later::LinkDown { link } => self.handle(who, NodeEvent::LinkDown { link }),
-            Later::SuperblockDone { slot, bytes } => {
-                self.machines[who].slots[usize::from(slot)] = bytes;
-                let superblock = self.machines[who].superblock();
-                self.machines[who].journal.push(superblock);
-                self.handle(
-                    who,
-                    NodeEvent::SuperblockWritten {
-                        volume: VOLUME,
-                        ok: true,
-                    },
-                );
-            }
-            Later::AcceptorDone { bytes } => {
-                self.machines[who].acceptor = Some(bytes);
-                self.handle(who, NodeEvent::AcceptorWritten { ok: true });
-            }
-            Later::ConfigDone { bytes } => {
-                self.machines[who].pool = Some(bytes);
-                self.handle(who, NodeEvent::ConfigStored { ok: true });
-            }
-            Later::Word(word) => {
-                self.handle(who, NodeEvent::Shard(FromShard::Volume(VOLUME, word)))
-            }
-            Later::CopyBlock { attempt, block } => {
-                if self.copies(who, attempt) {
-                    self.machines[1 - who].disk.blocks[block] =
-                        self.machines[who].disk.blocks[block];
-                }
-            }
-            Later::CopyEnd { attempt } => {
-                if self.copies(who, attempt) {
-                    for block in 0..BLOCKS {
-                        if self.machines[who].disk.dirty & 1 << block != 0 {
-                            self.machines[1 - who].disk.blocks[block] =
-                                self.machines[who].disk.blocks[block];
-                        }
-                    }
-                    self.machines[who].path.held = true;
-                    self.later(who, ms(1), Later::Word(FromVolume::JoinReady));
-                }
-            }
-            Later::PeerApply { block, id, lineage } => {
-                let mine = self.machines[who]
-                    .path
-                    .serves(self.now)
-                    .is_some_and(|it| it.generation == lineage);
-                if mine && self.busy[block].is_some_and(|it| it.0 == id) && self.wires[0] {
-                    let disk = &mut self.machines[who].disk;
-                    disk.intents |= 1 << block;
-                    disk.blocks[block] = id;
-                    if self.runs(1 - who) {
-                        let delay = ms(self.dice(20) + 1);
-                        self.later(1 - who, delay, Later::Acked { block, id, lineage });
-                    }
-                }
-            }
-            Later::Acked { block, id, lineage } => {
-                let mine = self.machines[who]
-                    .path
-                    .serves(self.now)
-                    .is_some_and(|it| it.generation == lineage);
-                if mine && self.busy[block].is_some_and(|it| it.0 == id) && self.wires[0] {
-                    self.acked[block] = id;
-                    self.busy[block] = None;
-                    if self.dice(2) == 0 {
-                        for machine in &mut self.machines {
-                            machine.disk.intents &= !(1 << block);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether that resync of `who` is still going on and the other one follows it.
-    fn copies(&self, who: usize, attempt: u32) -> bool {
-        let Some(mine) = self.machines[who].path.serves(self.now) else {
-            return false;
-        };
-        let follows = matches!(self.machines[1 - who].path.mode, Mode::Following { source } if source == mine);
-        self.machines[who].path.attempt == attempt && follows && self.wires[0] && self.runs(1 - who)
-    }
-
-    /// Initiators of this node write something.
-    fn initiate(&mut self, who: usize) {
-        if !self.machines[who].io {
-            return;
-        }
-        let now = self.now;
-        let path = &mut self.machines[who].path;
-        let waits = path.suspended || path.mode == Mode::Idle;
-        if waits && !path.wanted_told {
-            path.wanted_told = true;
-            self.later(who, ms(1), Later::Word(FromVolume::Wanted));
-        }
-        let Some(configuration) = self.machines[who]
-            .path
-            .serves(now)
-            .filter(|_| !self.machines[who].path.held)
-        else {
-            return;
-        };
-        let block = usize::try_from(self.dice(8)).unwrap();
-        let id = self.next_write;
-        if configuration.members.count() == 1 {
-            self.next_write += 1;
-            let disk = &mut self.machines[who].disk;
-            disk.dirty |= 1 << block;
-            disk.blocks[block] = id;
-            if !self.apart {
-                self.acked[block] = id;
-            }
-        } else if self.busy[block].is_none() && self.runs(1 - who) && self.wires[0] {
-            self.next_write += 1;
-            self.busy[block] = Some((id, who, configuration.generation));
-            let disk = &mut self.machines[who].disk;
-            disk.intents |= 1 << block;
-            disk.blocks[block] = id;
-            let delay = ms(self.dice(20) + 1);
-            self.later(
-                1 - who,
-                delay,
-                Later::PeerApply {
-                    block,
-                    id,
-                    lineage: configuration.generation,
-                },
-            );
-        }
-    }
-
-    // ---- what a node wants done
-
-    pub(super) fn handle(&mut self, who: usize, event: NodeEvent<'_>) {
-        let mut actions = Vec::new();
-        let now = self.now;
-        let Some(node) = &mut self.machines[who].node else {
-            return;
-        };
-        node.handle(now, event, &mut actions);
-        for action in actions {
-            self.act(who, action);
-        }
-    }
-
-    fn act(&mut self, who: usize, action: NodeAction) {
-        match action {
-            NodeAction::LinkSend { link, bytes } => {
-                if let Some(wire) = self.wire_of(link).filter(|wire| self.wires[*wire]) {
-                    // In order on one link.
-                    let at = self.links[wire].map_or(self.now, |(_, last)| last.max(self.now))
-                        + ms(self.dice(3));
-                    self.links[wire] = Some((link, at));
-                    self.later(
-                        1 - who,
-                        at.saturating_sub(self.now) + ms(1),
-                        Later::Bytes { link, bytes },
-                    );
-                }
-            }
-            NodeAction::LinkClose { link } => {
-                if let Some(wire) = self.wire_of(link) {
-                    self.drop_link(wire);
-                }
-            }
-            NodeAction::WriteSuperblock {
-                volume,
-                slot,
-                bytes,
-            } => {
-                assert_eq!(volume, VOLUME);
-                let delay = ms(self.dice(30) + 1);
-                self.later(who, delay, Later::SuperblockDone { slot, bytes });
-            }
-            NodeAction::WriteAcceptor { bytes } => {
-                let delay = ms(self.dice(30) + 1);
-                self.later(who, delay, Later::AcceptorDone { bytes });
-            }
-            NodeAction::StoreConfig { bytes } => {
-                let delay = ms(self.dice(30) + 1);
-                self.later(who, delay, Later::ConfigDone { bytes });
-            }
-            NodeAction::ConfigCommitted {
-                generation,
-                document,
-            } => {
-                self.machines[who].document = Some((generation, document));
-            }
-            NodeAction::ConfigOutcome(outcome) => self.machines[who].outcomes.push(outcome),
-            NodeAction::Portals { open } => {
-                self.say(alloc::format!("{} portals {open}", who + 1));
-                self.machines[who].portals = open;
-            }
-            NodeAction::Event { text, .. } => self.say(alloc::format!("{} event: {text}", who + 1)),
-            NodeAction::Stopped { clean } => {
-                self.say(alloc::format!("{} stopped, clean: {clean}", who + 1));
-                self.machines[who].stopped = Some(clean);
-            }
-            NodeAction::Order(ToShard::Volume(_, order)) => self.obey(who, &order),
-            NodeAction::Order(ToShard::LogoutAll { .. }) => {
-                self.handle(who, NodeEvent::Shard(FromShard::LoggedOut));
-            }
-            NodeAction::Order(_) => {}
-        }
-    }
-
-    fn obey(&mut self, who: usize, order: &ToVolume) {
-        if !matches!(order, ToVolume::Lease { .. }) {
-            self.say(alloc::format!("{} order {order:?}", who + 1));
-        }
-        let quick = ms(self.dice(5) + 1);
-        let now = self.now;
-        match *order {
-            ToVolume::Open { blank } => {
-                let disk = &mut self.machines[who].disk;
-                if blank {
-                    (disk.dirty, disk.intents) = (0, 0);
-                }
-                self.machines[who].path.mode = Mode::Idle;
-                self.later(
-                    who,
-                    quick,
-                    Later::Word(FromVolume::Opened {
-                        dirty: 0,
-                        intents: 0,
-                    }),
-                );
-            }
-            ToVolume::Serve {
-                configuration,
-                not_before,
-                joined,
-                ..
-            } => self.serve(who, configuration, not_before, joined),
-            ToVolume::Suspend => {
-                let path = &mut self.machines[who].path;
-                path.suspended = true;
-                path.wanted_told = false;
-                path.lease_until = Time::ZERO;
-                self.later(who, quick, Later::Word(FromVolume::Suspended));
-            }
-            ToVolume::Lease { until } => self.machines[who].path.lease_until = until,
-            ToVolume::Collect { everything, .. } => {
-                let path = &mut self.machines[who].path;
-                path.attempt += 1;
-                path.held = false;
-                assert!(
-                    path.serves(now.max(now)).is_some()
-                        || matches!(path.mode, Mode::Serving { .. })
-                );
-                if self.runs(1 - who) && self.wires[0] {
-                    let theirs =
-                        self.machines[1 - who].disk.dirty | self.machines[1 - who].disk.intents;
-                    let disk = &mut self.machines[who].disk;
-                    disk.dirty |= theirs | disk.intents | if everything { 0xff } else { 0 };
-                    self.later(
-                        who,
-                        ms(20),
-                        Later::Word(FromVolume::UnionDurable { dirty: 1 }),
-                    );
-                }
-            }
-            ToVolume::Copy => {
-                let attempt = self.machines[who].path.attempt;
-                for block in 0..BLOCKS {
-                    if self.machines[who].disk.dirty & 1 << block != 0 {
-                        let delay = ms(self.dice(300));
-                        self.later(who, delay, Later::CopyBlock { attempt, block });
-                    }
-                }
-                self.later(who, ms(320), Later::CopyEnd { attempt });
-            }
-            ToVolume::Alone => {
-                let path = &mut self.machines[who].path;
-                path.attempt += 1;
-                path.held = false;
-                path.suspended = false;
-            }
-            ToVolume::Follow { source, .. } => {
-                assert!(
-                    self.machines[who].superblock().inconsistent,
-                    "durable before the first copy"
-                );
-                let path = &mut self.machines[who].path;
-                path.mode = Mode::Following { source };
-                path.suspended = false;
-            }
-            ToVolume::Drain { .. } => {
-                let path = &mut self.machines[who].path;
-                path.suspended = true;
-                path.attempt += 1;
-                self.later(
-                    who,
-                    ms(30),
-                    Later::Word(FromVolume::Drained { clean: true }),
-                );
-            }
-            ToVolume::Close => {
-                // Nothing of the fake is ever in flight once it stands still for so long.
-                let disk = &mut self.machines[who].disk;
-                disk.dirty |= disk.intents;
-                disk.intents = 0;
-                self.machines[who].path.mode = Mode::Closed;
-                self.later(who, ms(10), Later::Word(FromVolume::Closed { clean: true }));
-            }
-        }
-    }
-
-    fn serve(
-        &mut self,
-        who: usize,
-        configuration: lockstep_mirror::control::Configuration,
-        not_before: Time,
-        joined: bool,
-    ) {
-        let durable = self.machines[who].superblock();
-        assert_eq!(
-            durable.configuration,
-            configuration,
-            "served before it was durable\n{}",
-            self.story()
-        );
-        assert!(
-            !durable.inconsistent && !durable.disk_failed && !durable.split_brain && !durable.clean,
-            "{durable:?}"
-        );
-        assert!(
-            !configuration.unilateral || durable.wrote,
-            "`wrote` goes with a unilateral configuration"
-        );
-        let disk = &mut self.machines[who].disk;
-        if configuration.members.count() == 1 {
-            disk.dirty |= disk.intents;
-        } else if joined {
-            (disk.dirty, disk.intents) = (0, 0);
-        }
-        for busy in &mut self.busy {
-            *busy = busy.filter(|it| it.2 == configuration.generation);
-        }
-        let path = &mut self.machines[who].path;
-        path.mode = Mode::Serving {
-            configuration,
-            not_before,
-        };
-        path.suspended = false;
-        path.held = false;
-        path.attempt += 1;
-        path.wanted_told = false;
-        path.lease_until = Time::ZERO;
-        // The window of unacknowledged writes is replayed.
-        (self.replay(0), self.replay(1));
-        self.later(
-            who,
-            ms(2),
-            Later::Word(FromVolume::Serving {
-                epoch: configuration.epoch,
-            }),
-        );
-    }
-
-    // ---- what may never happen
-
-    fn check(&mut self) {
-        let serving: [Option<_>; 2] = core::array::from_fn(|who| {
-            let machine = &self.machines[who];
-            machine
-                .path
-                .serves(self.now)
-                .filter(|_| self.runs(who) && machine.paused_until <= self.now)
-        });
-        if let [Some(a), Some(b)] = serving {
-            // Serving means reading or acknowledging; a member without lease or vote does neither.
-            let acts = |who: usize| self.machines[who].path.reads(self.now);
-            let both = a.lineage() != b.lineage() && acts(0) && acts(1);
-            assert!(
-                !both || self.apart,
-                "two lines serve: {a:?} {b:?}\n{}",
-                self.story()
-            );
-        }
-        if self.apart {
-            return;
-        }
-        for who in 0..2 {
-            let machine = &self.machines[who];
-            if serving[who].is_none() || !machine.path.reads(self.now) {
-                continue;
-            }
-            for block in 0..BLOCKS {
-                let held = machine.disk.blocks[block];
-                assert!(
-                    held >= self.acked[block],
-                    "node {} serves block {block} as {held}, acknowledged was {}\n{}",
-                    who + 1,
-                    self.acked[block],
-                    self.story()
-                );
-            }
-        }
     }
 
     // ---- what tests ask

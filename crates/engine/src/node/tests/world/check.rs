@@ -1,0 +1,48 @@
+//! What may never happen.
+
+use super::*;
+
+impl World {
+    pub(super) fn check(&self) {
+        let serving: [Option<_>; 2] = core::array::from_fn(|who| {
+            let machine = &self.machines[who];
+            machine
+                .path
+                .serves(self.now)
+                .filter(|_| self.runs(who) && machine.paused_until <= self.now)
+        });
+        if let [Some(a), Some(b)] = serving {
+            // Serving means reading or acknowledging; a member without lease or vote does neither.
+            // A source that holds its acknowledgements for a join changes nothing either.
+            let acts = |who: usize| {
+                let path = &self.machines[who].path;
+                path.reads(self.now) && !path.held
+            };
+            let both = a.lineage() != b.lineage() && acts(0) && acts(1);
+            assert!(
+                !both || self.apart,
+                "two lines serve: {a:?} {b:?}\n{}",
+                self.story()
+            );
+        }
+        if self.apart {
+            return;
+        }
+        for (who, served) in serving.iter().enumerate() {
+            let machine = &self.machines[who];
+            if served.is_none() || !machine.path.reads(self.now) {
+                continue;
+            }
+            for block in 0..BLOCKS {
+                let held = machine.disk.blocks[block];
+                assert!(
+                    held >= self.acked[block],
+                    "node {} serves block {block} as {held}, acknowledged was {}\n{}",
+                    who + 1,
+                    self.acked[block],
+                    self.story()
+                );
+            }
+        }
+    }
+}
