@@ -35,7 +35,7 @@ use lockstep_engine::node::Node;
 use lockstep_engine::node_interface::{
     ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings, Operator,
 };
-use lockstep_mirror::control::{Incarnation, NodeId, VolumeId};
+use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -114,6 +114,8 @@ pub(crate) struct Control {
     config: Config,
     incarnation: Incarnation,
     started: Instant,
+    /// The same moment on the shard's clock.
+    born: Time,
     node: Node,
     actions: Vec<NodeAction>,
     shard: ShardHandle,
@@ -191,7 +193,8 @@ impl Control {
             acceptor: read(ACCEPTOR_FILE)?,
             pool: read(POOL_STATE_FILE)?,
         };
-        let node = Node::new(settings, uuid::random(), boot_time());
+        let born = boot_time();
+        let node = Node::new(settings, uuid::random(), born);
         let lane = Lane::start("lockstep-state").map_err(RunError::Runtime)?;
         if let Some(partner) = partner {
             let addresses = u16::try_from(config.partner.sync_remote.len()).expect("at most 8");
@@ -223,6 +226,7 @@ impl Control {
             config,
             incarnation,
             started: now,
+            born,
             node,
             actions: Vec::new(),
             shard,
@@ -293,7 +297,8 @@ impl Control {
 
     /// What is due by time: the shard's stamp, `Node`'s timers, sessions, the watchdog.
     fn routine(&mut self) {
-        let stamp = Duration::from_millis(self.shard.stamp());
+        // A shard that has not turned yet has just been started.
+        let stamp = Duration::from_millis(self.shard.stamp()).max(self.born);
         self.tell(NodeEvent::Stamp { oldest: stamp });
         let now = Instant::now();
         if now >= self.sessions_due {

@@ -5,6 +5,7 @@
 mod admin;
 pub mod config;
 mod control;
+mod crc;
 mod durable;
 pub mod events;
 mod http;

@@ -54,10 +54,6 @@ impl Control {
             ),
             Err(error) => tracing::warn!(path = %self.file.path().display(), %error, "the pool file was not written"),
         }
-        if generation != self.generation {
-            let text = format!("generation {generation} of the pool configuration is in force");
-            self.events.add(Level::Ok, "node", "pool", &text);
-        }
         (self.pool, self.text, self.generation) = (pool, text, generation);
         self.pool_is_new = true;
     }

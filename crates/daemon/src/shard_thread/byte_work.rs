@@ -1,6 +1,7 @@
 //! Work on the bytes of buffers: CRCs, hashes, comparisons, filling. Long work is done in steps,
 //! one a turn, so that nobody waits for it longer than about 20 µs.
 
+use crate::crc;
 use lockstep_engine::interface::IoKey;
 use lockstep_mirror::volume_io::{Io, Value};
 use lockstep_uring::Arena;
@@ -80,8 +81,7 @@ impl Job {
         match &mut self.io {
             Io::Crc { buffer, at, len } => {
                 let count = budget.min(*len - from);
-                self.crc =
-                    crc32c::crc32c_append(self.crc, arena.bytes(buffer.slot, *at + from, count));
+                self.crc = crc::append(self.crc, arena.bytes(buffer.slot, *at + from, count));
                 self.done += count;
                 (count, (self.done == *len).then_some(Value::Crc(self.crc)))
             }

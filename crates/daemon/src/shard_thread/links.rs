@@ -5,6 +5,7 @@
 
 use super::connection::{Connection, INBOX_BYTES, Parcel, Phase, Receiving};
 use super::tokens::Owner;
+use crate::crc;
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_engine::interface::{Action, Event, Origin, Want};
 use lockstep_engine::shard::Shard;
@@ -214,7 +215,7 @@ impl Links {
                     let place = at + connection.got;
                     if count > 0 {
                         let bytes = core.arena.bytes(inbox, connection.start, count);
-                        connection.crc = crc32c::crc32c_append(connection.crc, bytes);
+                        connection.crc = crc::append(connection.crc, bytes);
                         core.arena
                             .copy((inbox, connection.start), (buffer.slot, place), count);
                         connection.start += count;
@@ -327,10 +328,8 @@ impl Links {
                     }
                     Receiving::Buffer { slot, at } => {
                         connection.got += count;
-                        connection.crc = crc32c::crc32c_append(
-                            connection.crc,
-                            core.arena.bytes(slot, at, count),
-                        );
+                        connection.crc =
+                            crc::append(connection.crc, core.arena.bytes(slot, at, count));
                     }
                 }
                 self.received_bytes += u64::from(count);

@@ -3,6 +3,7 @@
 use super::connection::{Parcel, Phase, Sending};
 use super::links::{Core, Links};
 use super::tokens::Owner;
+use crate::crc;
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_engine::interface::{Body, Head};
 use lockstep_uring::{Arena, Completion, Errno, Gift, Message, Op};
@@ -149,8 +150,8 @@ impl Parcel {
                 };
                 message.push_bytes(padding);
                 if digest {
-                    let crc = crc32c::crc32c(arena.bytes(buffer.slot, at, len));
-                    message.push_bytes(&crc32c::crc32c_append(crc, padding).to_le_bytes());
+                    let crc = crc::crc32c(arena.bytes(buffer.slot, at, len));
+                    message.push_bytes(&crc::append(crc, padding).to_le_bytes());
                 }
                 self.buffers.push(buffer);
             }

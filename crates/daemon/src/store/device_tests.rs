@@ -83,7 +83,7 @@ fn a_device_is_provisioned_opened_exclusively_and_written() {
         return;
     };
     let volume = device.volume(512);
-    std::fs::write(&device.file, vec![0xee; SIZE as usize]).unwrap();
+    std::fs::write(&device.file, vec![0xee; usize::try_from(SIZE).unwrap()]).unwrap();
     provision::create(&volume, &mut |_| true).unwrap();
     assert!(
         std::fs::read(&device.path)

@@ -2,6 +2,7 @@
 
 use super::durability::Way;
 use super::work::{Durable, Machine, Piece, Store, Work, write_error};
+use crate::crc;
 use lockstep_engine::interface::IoKey;
 use lockstep_mirror::operation::{Extent, Payload};
 use lockstep_mirror::volume_io::{IoError, Value};
@@ -29,7 +30,7 @@ impl Store {
             crc,
         } = payload;
         let bytes = machine.arena.bytes(buffer.slot, at, len);
-        if crc32c::crc32c(bytes) != crc {
+        if crc::crc32c(bytes) != crc {
             self.log(
                 disk,
                 "write a buffer that changed its contents to",
