@@ -79,6 +79,8 @@ pub struct World {
     plan: Plan,
     phase: Phase,
     isolated: Option<usize>,
+    /// The node that was cut off last, until both serve together again.
+    cut_off: Option<usize>,
     last_power_cut: Option<Duration>,
     longest_gap: Duration,
     last_answer: Duration,
@@ -159,6 +161,7 @@ impl World {
             plan,
             phase: Phase::Making,
             isolated: None,
+            cut_off: None,
             last_power_cut: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,

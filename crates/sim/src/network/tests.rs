@@ -127,7 +127,7 @@ fn a_host_without_power_tells_nobody() {
     let mut pair = Pair::new(4);
     let end = pair.connect();
     pair.network.switch_off(1);
-    pair.run_ms(60_000);
+    pair.run_ms(1000);
     assert!(!pair.closed(end), "nothing was sent, so nothing was missed");
     pair.network.switch_on(pair.now, 1);
     pair.network.send(pair.now, end, b"still there?");
@@ -136,6 +136,15 @@ fn a_host_without_power_tells_nobody() {
         pair.closed(end),
         "its new kernel knows nothing of the stream"
     );
+}
+
+#[test]
+fn an_idle_stream_to_nobody_is_noticed_in_the_end() {
+    let mut pair = Pair::new(7);
+    let end = pair.connect();
+    pair.network.switch_off(1);
+    pair.run_ms(12_000);
+    assert!(pair.closed(end));
 }
 
 #[test]

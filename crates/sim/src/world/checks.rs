@@ -15,6 +15,9 @@ impl World {
         self.no_two_truths();
         self.inconsistent_disks_do_not_serve();
         self.differences_are_marked();
+        if self.isolated.is_none() && self.together() {
+            self.cut_off = None;
+        }
         match self.phase {
             Phase::Making if self.together() => self.begin_faults(),
             Phase::Making if self.made() && self.ctx.now < SETTLE => {}

@@ -71,11 +71,18 @@ impl World {
         let calm = self.phase != Phase::Faults;
         match fault {
             Fault::Start(node) => self.machines[node].process.is_none(),
-            Fault::Kill(node) | Fault::Stop(node) => !calm && self.machines[node].process.is_some(),
-            Fault::PowerCut(node) => {
-                !calm && self.machines[node].process.is_some() && self.power_cut_allowed(node)
+            Fault::Kill(node) | Fault::Stop(node) => {
+                !calm && self.machines[node].process.is_some() && !self.other_is_needed(node)
             }
-            Fault::Pause(node, _) => !calm && self.machines[node].is_running(),
+            Fault::PowerCut(node) => {
+                !calm
+                    && self.machines[node].process.is_some()
+                    && self.power_cut_allowed(node)
+                    && !self.other_is_needed(node)
+            }
+            Fault::Pause(node, ms) => {
+                !calm && self.machines[node].is_running() && (ms < 1000 || !self.other_is_needed(node))
+            }
             Fault::Cut(link, _) => {
                 let link = self.node_links()[link];
                 let whole = self.whole_links();
@@ -112,6 +119,17 @@ impl World {
         }
         let pause = self.plan.pause(&mut self.chance);
         self.ctx.after(pause, What::Fault(Fault::Next));
+    }
+
+    /// Taking this node away now would lose acknowledged writes by design: in write-back mode the
+    /// other one has just lost its power and this one may not have flushed yet; or the other one was
+    /// cut off from everything, cannot know that this one went alone, and is not back in step yet.
+    fn other_is_needed(&self, node: usize) -> bool {
+        let unflushed = self.shape.cache == CacheMode::WriteBack
+            && self
+                .last_power_cut
+                .is_some_and(|at| at + FLUSHED_AFTER > self.ctx.now);
+        unflushed || self.cut_off == Some(1 - node)
     }
 
     /// In write-back mode both nodes losing power at once may take acknowledged writes along; that
@@ -161,6 +179,7 @@ impl World {
 
     fn isolate(&mut self, node: usize) {
         self.isolated = Some(node);
+        self.cut_off = Some(node);
         for link in self.all_links() {
             if self.ctx.network.link(link).hosts.contains(&node) {
                 self.ctx.network.set_up(self.ctx.now, link, 0, false);
