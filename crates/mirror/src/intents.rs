@@ -58,7 +58,7 @@ struct Region {
 
 impl Region {
     fn is_idle(&self, since: Time) -> bool {
-        self.active == 0 && self.idle_since <= since && !self.loaded
+        self.active == 0 && self.idle_since < since && !self.loaded
     }
 }
 

@@ -327,8 +327,12 @@ impl Volume {
 
     /// The newest heartbeat token of the partner and when it came. A token is the partner's own
     /// boot time in microseconds when it sent the heartbeat.
+    ///
+    /// One that overtook another is dropped. One that is older by far is of a partner whose
+    /// machine started again, and its clock with it.
     pub fn token(&mut self, token: u64, received: Time) {
-        if (token, received) > self.token {
+        let restarted = Time::from_micros(token) + DROP_AGE < Time::from_micros(self.token.0);
+        if (token, received) > self.token || restarted {
             self.token = (token, received);
         }
     }

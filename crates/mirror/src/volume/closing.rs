@@ -29,6 +29,11 @@ impl Drain {
     pub(super) const fn new(by: Time) -> Self {
         Self { by, told: false }
     }
+
+    /// `Node` was told: it may have left the volume to the partner already.
+    pub(super) const fn is_told(&self) -> bool {
+        self.told
+    }
 }
 
 impl Volume {

@@ -103,6 +103,9 @@ impl Volume {
         match &mut self.stage {
             Stage::Alone(alone) if same => {
                 alone.not_before = settling.not_before;
+                // A resync, and the hold for a join that it may have come to, end with any order
+                // to serve: whoever wants it begins it anew.
+                self.end_source(turn);
                 self.resume(turn);
                 turn.tell(FromVolume::Serving { epoch: self.epoch });
             }

@@ -29,6 +29,8 @@ pub(super) struct Running {
     pub(super) lent: bool,
     /// Its regions count it.
     pub(super) begun: bool,
+    /// Its buffers were given back: the data is here, and nobody will be sent it again.
+    pub(super) released: bool,
     /// A State that the engine has got.
     pub(super) handed_over: bool,
     pub(super) since: Time,
@@ -74,8 +76,16 @@ impl Running {
             tell: None,
             lent: false,
             begun: false,
+            released: false,
             handed_over: false,
             since,
+        }
+    }
+
+    /// Gives its buffers back, once.
+    pub(super) fn release(&mut self, turn: &mut Turn<'_>) {
+        if !core::mem::replace(&mut self.released, true) {
+            Volume::release(&self.operation, turn);
         }
     }
 
@@ -227,11 +237,17 @@ impl Volume {
     }
 
     fn applied_well(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        let replica = self.role() == Role::Replica;
         // It may have been dropped with its configuration.
         let Some(running) = self.running.get_mut(&seq) else {
             return;
         };
         running.local = Local::Done;
+        // The data of these is not sent any more. Kept until the commit is known, they could use
+        // up the pool, and word of the commit waits behind a frame for which there is no buffer.
+        if replica || matches!(running.origin, Origin::Forward(_)) {
+            running.release(turn);
+        }
         self.say_applied(seq, turn);
         self.acknowledge_if_alone(seq, turn);
         self.apply_those_behind(turn);
@@ -304,7 +320,7 @@ impl Volume {
         if matches!(self.role(), Role::Owner | Role::Alone) {
             self.hand_over_state(seq, turn);
         }
-        let running = self.running.remove(&seq).expect("looked at just now");
+        let mut running = self.running.remove(&seq).expect("looked at just now");
         self.bytes_running -= running.operation.carried();
         self.reads.stirred = true;
         if let Some(extent) = running.operation.extent() {
@@ -315,7 +331,7 @@ impl Volume {
                 self.dirty.repay(extent);
             }
         }
-        Self::release(&running.operation, turn);
+        running.release(turn);
         if let Origin::Here(Some(ticket)) = running.origin {
             turn.complete(ticket, Ok(()));
         }
@@ -355,8 +371,8 @@ impl Volume {
     /// Drops everything that has a number, as another configuration or a failure demands.
     /// Writes that the disk already has cannot be called back: `applying` counts them.
     pub(super) fn drop_running(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
-        for (_, running) in core::mem::take(&mut self.running) {
-            Self::release(&running.operation, turn);
+        for (_, mut running) in core::mem::take(&mut self.running) {
+            running.release(turn);
             if let Origin::Here(Some(ticket)) = running.origin {
                 turn.complete(ticket, Err(refusal));
             }

@@ -119,8 +119,8 @@ impl Volume {
             // A replica handed its state over when it was applied; again does no harm.
             self.hand_over_state(seq, turn);
         }
-        for (_, running) in core::mem::take(&mut self.running) {
-            Self::release(&running.operation, turn);
+        for (_, mut running) in core::mem::take(&mut self.running) {
+            running.release(turn);
             if let Origin::Here(Some(ticket)) = running.origin {
                 self.inherited.push(ticket);
             }

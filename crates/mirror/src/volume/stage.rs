@@ -81,7 +81,12 @@ impl Volume {
 
     /// Whether initiators are served now, leases and draining aside.
     pub(super) fn serves(&self, now: Time) -> bool {
-        if self.suspended {
+        if self.suspended
+            || self
+                .drain
+                .as_ref()
+                .is_some_and(super::closing::Drain::is_told)
+        {
             return false;
         }
         match &self.stage {

@@ -4,5 +4,6 @@
 mod machine;
 mod manager;
 mod random;
+mod review;
 mod stories;
 mod world;

@@ -1,0 +1,132 @@
+//! Where `Node` and the data path meet: orders that cross words, and what both must agree on.
+
+use super::manager::{Manager, Mode};
+use crate::control::{CacheMode, FromVolume, Time, ToVolume};
+use crate::volume_action::Refusal;
+
+fn pair() -> Manager {
+    let mut manager = Manager::new(CacheMode::WriteThrough, 1);
+    manager.world.connect();
+    manager.world.connect();
+    settle(&mut manager);
+    assert!(manager.is_whole());
+    manager
+}
+
+fn settle(manager: &mut Manager) {
+    for _ in 0..50 {
+        if manager.world.channels.is_empty() {
+            manager.world.connect();
+        }
+        manager.heal();
+        manager.heartbeat();
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+    }
+}
+
+#[test]
+fn a_drained_volume_answers_no_read_although_its_lease_holds() {
+    let mut manager = pair();
+    manager.heartbeat();
+    let by = manager.world.now + manager.world.machines[0].ahead + Time::from_secs(2);
+    manager.nodes[0].mode = Mode::Down; // nobody acts on its words
+    manager.order(0, ToVolume::Drain { by });
+    let told = &manager.world.machines[0].told;
+    assert!(told.contains(&FromVolume::Drained { clean: true }));
+    let read = manager.world.read(0, 7, 1);
+    manager.world.run(Time::from_millis(50));
+    assert_eq!(manager.world.result(read), None);
+    manager.order(0, ToVolume::Close);
+    manager.world.run(Time::from_millis(50));
+    assert_eq!(manager.world.result(read), Some(Err(Refusal::NotServed)));
+}
+
+#[test]
+fn the_same_configuration_alone_again_ends_the_hold_of_a_join() {
+    let mut manager = pair();
+    manager.crash(0, true);
+    manager.eject(1);
+    for _ in 0..200 {
+        manager.listen();
+        manager.adopt(1);
+        manager.world.run(Time::from_millis(20));
+    }
+    manager.start(0);
+    manager.world.connect();
+    manager.world.run(Time::from_millis(20));
+    for _ in 0..200 {
+        if manager.world.machines[1]
+            .told
+            .contains(&FromVolume::JoinReady)
+        {
+            break;
+        }
+        manager.listen();
+        if !manager.join_is_on() {
+            manager.join_step();
+        }
+        manager.world.run(Time::from_millis(1));
+    }
+    assert!(
+        manager.world.machines[1]
+            .told
+            .contains(&FromVolume::JoinReady)
+    );
+    let held = manager.world.write(1, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(held), None);
+    let configuration = manager.register;
+    manager.order(1, ToVolume::Suspend);
+    let serve = ToVolume::Serve {
+        configuration,
+        partner_incarnation: None,
+        not_before: Time::ZERO,
+        joined: false,
+    };
+    manager.order(1, serve);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(held), Some(Ok(())));
+}
+
+#[test]
+fn a_partner_whose_clock_began_anew_is_believed() {
+    let mut manager = pair();
+    let far = u64::try_from(Time::from_secs(9_000_000).as_micros()).unwrap();
+    let now = manager.world.now + manager.world.machines[1].ahead;
+    let volume = manager.world.machines[1].volume.as_mut().unwrap();
+    // What a run of the partner's machine said before it started again.
+    volume.token(far, now);
+    manager.heartbeat();
+    let write = manager.world.write(1, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+}
+
+#[test]
+fn a_token_that_was_overtaken_changes_nothing() {
+    let mut manager = pair();
+    let now = manager.world.now;
+    let ahead = [0, 1].map(|node| manager.world.machines[node].ahead);
+    let token = |at: Time| u64::try_from((at + ahead[0]).as_micros()).unwrap();
+    let volume = manager.world.machines[1].volume.as_mut().unwrap();
+    volume.token(token(now), now + ahead[1]);
+    volume.token(token(now - Time::from_millis(3500)), now + ahead[1]);
+    manager.world.pass(Time::from_secs(1));
+    let write = manager.world.write(1, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+}
+
+#[test]
+fn what_is_applied_keeps_no_buffer_while_word_of_the_commit_is_awaited() {
+    for node in 0..2 {
+        let mut manager = pair();
+        let before = manager.world.machines[1].live_buffers();
+        let write = manager.world.write(node, 7, 1);
+        manager.world.run(Time::from_millis(20));
+        assert_eq!(manager.world.result(write), Some(Ok(())));
+        assert_eq!(manager.world.machines[1].live_buffers(), before, "{node}");
+        assert_eq!(manager.world.machines[0].live_buffers(), 0);
+    }
+}
