@@ -66,6 +66,12 @@ impl Pair {
             node.wait_for("its partner", START_LIMIT, |node| {
                 node.client().status().is_ok_and(|status| status.partner.up)
             });
+            // Each node enters itself, once; discovery tells of both from then on.
+            node.wait_for("both nodes in the pool", START_LIMIT, |node| {
+                node.client()
+                    .config()
+                    .is_ok_and(|pool| pool.nodes.len() == 2)
+            });
         }
         pair
     }

@@ -38,7 +38,7 @@ impl Outcome {
 
     pub(super) fn table(&self) -> Table {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.load_style(presets::UTF8_BORDERS_ONLY);
         for check in &self.checks {
             let verdict = Cell::new(if check.ok { "ok" } else { "FAILED" })
                 .set_alignment(CellAlignment::Center);
@@ -147,7 +147,7 @@ pub(super) fn compare(
         name: "acknowledged writes",
         ok: report.writes > 0,
         result: format!(
-            "{} ({} by node1, {} by node2), cache {}",
+            "{}; {} commands answered by node1, {} by node2; cache {}",
             report.writes,
             report.by_path[0],
             report.by_path[1],
