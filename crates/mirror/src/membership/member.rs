@@ -166,8 +166,12 @@ impl Membership {
         if self.is_joined(&view) {
             return self.serve_member(turn, view.incarnation());
         }
-        if view.record.configuration.lineage() != source || view.offer != offer {
+        let anew = view.record.configuration.lineage() != source || !view.serving;
+        if anew || offer != 0 && view.offer != offer {
             return self.leave_target(turn, "the source begins anew");
+        }
+        if offer == 0 {
+            return view.offer > 0 && self.accept_offer(turn, &view);
         }
         let join = view
             .record

@@ -96,6 +96,20 @@ impl Membership {
         durable
     }
 
+    /// Stands still, unless one copy was chosen: the plan then names it as the source.
+    pub(super) fn step_split(&mut self, turn: &mut Turn<'_>) -> bool {
+        self.role = Role::Idle;
+        self.why = Why::SplitBrain;
+        if !self.suspended(turn) {
+            return false;
+        }
+        let Some(view) = self.current_view() else { return false };
+        let chosen = self.decided.is_some() || self.plan(turn, &view) != Plan::SplitBrain;
+        let moved = chosen && self.pair(turn, &view);
+        self.why = Why::SplitBrain;
+        moved
+    }
+
     /// Makes itself the only member, by a swap unless the register says so already, and serves.
     pub(super) fn become_source(&mut self, turn: &mut Turn<'_>, view: &Report, copy: Copy) -> bool {
         let found = Self::register_value(turn, view);
@@ -184,6 +198,7 @@ impl Membership {
         let durable = self.persist(turn, |it| {
             it.adopt(value);
             it.inconsistent = false;
+            it.split_brain = false;
             it.clean = false;
             if both {
                 it.base = value.epoch;
@@ -193,6 +208,7 @@ impl Membership {
             return false;
         }
         self.decided = None;
+        self.keep = false;
         self.with = both.then(|| view.incarnation());
         if both {
             // The partner adopts next; its report ends the wait.
@@ -223,27 +239,12 @@ impl Membership {
     fn become_target(&mut self, turn: &mut Turn<'_>, view: &Report) -> bool {
         let source = view.record.configuration;
         self.why = Why::AwaitingSource;
-        let offered = view.offer > 0 && source.members == Members::only(view.record.node);
-        if !offered || self.disk_failed {
+        let alone = view.serving && source.members == Members::only(view.record.node);
+        if !alone || self.disk_failed {
             return false;
         }
         let (lineage, node): (_, NodeId) = (source.lineage(), view.record.node);
         self.with = None;
-        let durable = self.persist(turn, |it| {
-            for past in &view.record.history {
-                it.remember_past(*past);
-            }
-            if it.configuration.lineage() != lineage {
-                it.adopt(source);
-            }
-            it.source = Some(lineage);
-            it.prepared = None;
-            it.inconsistent = true;
-            it.clean = false;
-        });
-        if !durable {
-            return false;
-        }
         self.served = None;
         turn.out.push(Output::Order(ToVolume::Follow {
             source,
@@ -260,8 +261,36 @@ impl Membership {
         self.role = Role::Target {
             source: lineage,
             incarnation: view.incarnation(),
-            offer: view.offer,
+            offer: 0,
         };
         true
+    }
+
+    /// The source holds what both sides had marked. It copies once this copy is durably recorded
+    /// as inconsistent; until then it changes nothing here, so this copy is followed before.
+    pub(super) fn accept_offer(&mut self, turn: &mut Turn<'_>, view: &Report) -> bool {
+        let source = view.record.configuration;
+        let lineage = source.lineage();
+        let durable = self.persist(turn, |it| {
+            for past in &view.record.history {
+                it.remember_past(*past);
+            }
+            if it.configuration.lineage() != lineage {
+                it.adopt(source);
+            }
+            it.source = Some(lineage);
+            it.prepared = None;
+            it.split_brain = false;
+            it.inconsistent = true;
+            it.clean = false;
+        });
+        if durable {
+            self.role = Role::Target {
+                source: lineage,
+                incarnation: view.incarnation(),
+                offer: view.offer,
+            };
+        }
+        durable
     }
 }
