@@ -204,6 +204,7 @@ impl Shard {
             .chain(volumes)
             .chain(dials)
             .chain(self.handshake_deadline())
+            .chain(self.starved_deadline())
             .min()
     }
 
@@ -482,6 +483,7 @@ impl Shard {
         });
         self.dial_again(now, actions);
         self.end_stale_handshakes(now, actions);
+        self.turn_away(now);
         if now >= self.notes_until {
             self.notes = 0;
             self.partner_refusals_noted = 0;

@@ -17,6 +17,8 @@ use lockstep_scsi::{no_lun, well_known};
 
 use super::execute::Run;
 
+/// How long a command waits for a buffer.
+const PATIENCE: Time = Time::from_secs(1);
 /// The ticket of operations that no command waits for.
 pub(super) const NOBODY: Ticket = Ticket(u64::MAX);
 /// The well-known logical unit for REPORT LUNS (SAM-5 §4.7.5).
@@ -307,6 +309,30 @@ impl Shard {
             task.stage = Stage::Receiving(operation);
             self.session(|endpoint, out| endpoint.expect_data(now, id, data_out, out));
             self.touch_task(id);
+        }
+    }
+
+    /// The command that has waited longest for a buffer: its place in the queue, and when it is
+    /// answered BUSY.
+    fn longest_waiting(&self) -> Option<(usize, Time)> {
+        self.starved.iter().enumerate().find_map(|(place, waiting)| match waiting {
+            Starved::Task(id) => Some((place, self.task(*id)?.started + PATIENCE)),
+            Starved::Volume { .. } => None,
+        })
+    }
+
+    /// When `turn_away` has something to do.
+    pub(super) fn starved_deadline(&self) -> Option<Time> {
+        self.longest_waiting().map(|(_, deadline)| deadline)
+    }
+
+    /// Commands that found no buffer for too long are answered BUSY: a command that waits for its
+    /// buffer keeps everything behind it on its connection waiting, aborts and pings too.
+    pub(super) fn turn_away(&mut self, now: Time) {
+        while let Some((place, _)) = self.longest_waiting().filter(|&(_, deadline)| deadline <= now) {
+            if let Some(Starved::Task(id)) = self.starved.remove(place) {
+                self.finish(now, id, Outcome::Busy, DataIn::None);
+            }
         }
     }
 
