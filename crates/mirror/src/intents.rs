@@ -42,6 +42,8 @@ pub struct Intents {
     set: BTreeMap<u64, Region>,
     sectors: Vec<Sector>,
     writing: Option<RangeInclusive<u64>>,
+    /// Some sector may have changed; saves a walk over all of them at each event.
+    pending: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +87,7 @@ impl Intents {
             set: BTreeMap::new(),
             sectors: vec![Sector::default(); sectors],
             writing: None,
+            pending: true,
         }
     }
 
@@ -117,6 +120,7 @@ impl Intents {
             let sector = self.sector(region);
             sector.changed = true;
             let set_by = sector.issued + 1;
+            self.pending = true;
             self.set.insert(
                 region,
                 Region {
@@ -209,6 +213,7 @@ impl Intents {
                 "an intent is cleared only when no operation is in its region"
             );
             self.sector(region).changed = true;
+            self.pending = true;
         }
     }
 
@@ -246,9 +251,10 @@ impl Intents {
     /// The next write of metadata, if there is something to write and none is under way: one
     /// for all that wait.
     pub fn write(&mut self) -> Option<(u64, Box<[u8]>)> {
-        if self.writing.is_some() {
+        if self.writing.is_some() || !self.pending {
             return None;
         }
+        self.pending = self.sectors.iter().any(|sector| sector.changed);
         let first = self.sectors.iter().position(|sector| sector.changed)? as u64;
         let end = (first + MAX_RUN).min(self.sectors.len() as u64);
         let last = (first..end).rfind(|index| self.changed(*index))?;

@@ -138,6 +138,8 @@ pub struct Volume {
     intents: Intents,
     dirty: Dirty,
     cleaning: metadata::Cleaning,
+    /// When idle regions are looked for next.
+    clean_at: Time,
     /// The partner's newest heartbeat token, and when it came.
     token: (u64, Time),
     /// The last State operation of each kind: what a joining partner is given.
@@ -187,6 +189,7 @@ impl Volume {
             intents: Intents::new(spec.id, spec.size, MAX_SET),
             dirty: Dirty::new(spec.id, spec.size),
             cleaning: metadata::Cleaning::default(),
+            clean_at: Time::ZERO,
             token: (0, Time::ZERO),
             states: BTreeMap::new(),
             attempts: 0,
@@ -381,8 +384,8 @@ impl Volume {
             return;
         }
         let refusal = self.failure_refusal();
-        self.stage = Stage::Failed;
         self.end_everything(refusal, turn);
+        self.stage = Stage::Failed;
         turn.tell(FromVolume::DiskFailed);
     }
 

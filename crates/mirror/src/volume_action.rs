@@ -87,7 +87,7 @@ pub enum VolumeAction {
     State {
         /// Which part of the SCSI state; the SCSI layer's number.
         kind: u16,
-        /// What it is now.
+        /// What it is now; nothing: as at power on.
         bytes: Box<[u8]>,
     },
     /// A word for `Node`.

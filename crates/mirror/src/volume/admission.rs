@@ -40,9 +40,16 @@ impl Volume {
 
     /// The window, which bounds what is resent and what must be remembered.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
-        let oldest = self.running.keys().next().copied().unwrap_or(self.next_seq);
-        self.next_seq - oldest < MAX_IN_FLIGHT
-            && (self.bytes_running == 0 || self.bytes_running + bytes <= MAX_BYTES_IN_FLIGHT)
+        let few = (self.running.len() as u64) < MAX_IN_FLIGHT;
+        let small = self.bytes_running == 0 || self.bytes_running + bytes <= MAX_BYTES_IN_FLIGHT;
+        // Alone, only what is sent to a target is bounded by what the target remembers.
+        few && small && (self.role() == Role::Alone || self.may_send(self.next_seq))
+    }
+
+    /// Whether the receiver of this number still remembers the oldest unanswered one.
+    pub(super) fn may_send(&self, seq: u64) -> bool {
+        let oldest = self.running.keys().next().copied().unwrap_or(seq);
+        seq - oldest < MAX_IN_FLIGHT
     }
 
     fn sequence(&mut self, order: u64, held: Held, turn: &mut Turn<'_>) {

@@ -80,22 +80,18 @@ impl Volume {
             || !self.inherited.is_empty()
             || self.reads.wait()
             || self.source().is_some();
-        let next = if busy {
-            Some(now + TICK)
-        } else if self.spec.partner.is_some()
-            && matches!(self.role(), Role::Alone | Role::Owner | Role::Replica)
-        {
-            self.intents
+        // A tick that is planned already is never put off, and looking for the next one costs.
+        let planned = self.tick_at.filter(|at| *at > now);
+        let next = match planned {
+            _ if busy => Some(now + TICK),
+            Some(_) => None,
+            None if self.cleans() => self
+                .intents
                 .idle_since()
-                .map(|since| (since + IDLE_AFTER).max(now + TICK))
-        } else {
-            None
+                .map(|since| (since + IDLE_AFTER).max(now + TICK)),
+            None => None,
         };
-        // A tick that is planned already is never put off.
-        self.tick_at = [self.tick_at.filter(|at| *at > now), next, self.exact(now)]
-            .into_iter()
-            .flatten()
-            .min();
+        self.tick_at = [planned, next, self.exact(now)].into_iter().flatten().min();
     }
 
     fn exact(&self, now: Time) -> Option<Time> {

@@ -69,6 +69,8 @@ impl Volume {
     }
 
     pub(super) fn close(&mut self, turn: &mut Turn<'_>) {
+        // What the target has not acknowledged is dirty, not uncommitted.
+        self.end_source(turn);
         let served = matches!(self.stage, Stage::Alone(_) | Stage::Paired(_));
         let clean = served && self.is_drained(turn);
         let clean = clean || (matches!(self.stage, Stage::Idle) && self.intents.count() == 0);

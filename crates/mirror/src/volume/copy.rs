@@ -378,7 +378,7 @@ impl Volume {
                 len: length(extent),
                 crc: *crc,
             };
-            if !self.has_room(extent.len) {
+            if !self.has_room(extent.len) || !self.may_send(self.next_seq) {
                 return;
             }
             self.step(id).expect("looked at just now").state = State::Sent { extent };

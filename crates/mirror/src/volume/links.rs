@@ -111,6 +111,12 @@ impl Volume {
         if self.links.all.is_empty() {
             turn.tell(FromVolume::Channel { up: false });
         }
+        self.lose_channel(channel);
+        self.resend(turn);
+    }
+
+    /// Whatever was sent on a channel and not answered has none now.
+    fn lose_channel(&mut self, channel: ChannelId) {
         let gone = |on: &mut Option<ChannelId>| {
             on.take_if(|on| *on == channel);
         };
@@ -130,7 +136,6 @@ impl Volume {
             source.channel_gone(channel);
         }
         self.forget_question(channel);
-        self.resend(turn);
     }
 
     /// Everything that waits for an answer and has no channel is sent again.
@@ -200,8 +205,14 @@ impl Volume {
             self.reads.stirred = true;
             self.resend(turn);
         } else if !answer && self.source().is_some() {
-            // A target that came late to this attempt.
+            // A target that came late to this attempt, or began it anew: what was sent on this
+            // channel it has dropped.
+            if let Some(link) = self.links.find(channel) {
+                link.ready = false;
+            }
+            self.lose_channel(channel);
             self.say_ready(channel, false, turn);
+            self.resend(turn);
         }
     }
 

@@ -16,6 +16,9 @@ const MAX_CLEANED: usize = 4032;
 /// How many are cleared, though not idle for long, to make room for others.
 const ROOM: usize = 256;
 
+/// How often idle regions are looked for.
+const LOOK_EVERY: Time = Time::from_secs(1);
+
 /// A round of clearing intents.
 #[derive(Default)]
 pub(super) struct Cleaning {
@@ -67,11 +70,15 @@ impl Volume {
         self.dirty.written();
     }
 
+    /// Whether this node clears intents in its present state.
+    pub(super) fn cleans(&self) -> bool {
+        self.spec.partner.is_some()
+            && matches!(self.role(), Role::Alone | Role::Owner | Role::Replica)
+    }
+
     /// Starts a round, if there is something to clear and this node may.
     pub(super) fn start_cleaning(&mut self, turn: &Turn<'_>) {
-        let serves =
-            matches!(self.role(), Role::Alone | Role::Owner | Role::Replica) && !self.suspended;
-        if !serves || self.cleaning.step != Step::Rest {
+        if !self.cleans() || self.suspended || self.cleaning.step != Step::Rest {
             return;
         }
         // Somebody may wait because too many regions are set: the longest idle give way.
@@ -83,6 +90,11 @@ impl Volume {
         if before == Time::ZERO {
             return;
         }
+        // Walking all regions is not done at each tick.
+        if self.stalled.is_empty() && turn.now < self.clean_at {
+            return;
+        }
+        self.clean_at = turn.now + LOOK_EVERY;
         let regions = self.intents.idle(before, most);
         if regions.is_empty() {
             return;

@@ -64,6 +64,7 @@ impl Volume {
                 source_incarnation,
             } => {
                 self.end_everything(Refusal::NotServed, turn);
+                self.forget_states(turn);
                 self.take_numbers_of(&source);
                 self.partner_incarnation = Some(source_incarnation);
                 self.suspended = false;

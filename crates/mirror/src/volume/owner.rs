@@ -91,18 +91,12 @@ impl Volume {
             return self.repeat_verdict(id, verdict, channel, turn);
         }
         let newest = self.verdicts.keys().next_back().copied().unwrap_or(0);
-        if id + MAX_IN_FLIGHT <= newest {
+        if id.saturating_add(MAX_IN_FLIGHT) <= newest {
             // The sender has had its answer, else it would not have gone on so far.
             self.counts.duplicates += 1;
             return Self::release(&operation, turn);
         }
-        while self
-            .verdicts
-            .first_key_value()
-            .is_some_and(|(old, _)| old + MAX_IN_FLIGHT <= id)
-        {
-            self.verdicts.pop_first();
-        }
+        self.forget_verdicts_before(id, turn);
         if token_expired(token, turn.now) {
             Self::release(&operation, turn);
             return self.refuse_forward(id, channel, turn);
@@ -116,6 +110,25 @@ impl Volume {
             token: (token, turn.now),
         };
         self.intake.put(order, held, true);
+    }
+
+    /// Forgets what is answered for certain. An honest sender waits for none of these; what
+    /// another would leave in the queue goes too.
+    fn forget_verdicts_before(&mut self, id: u64, turn: &mut Turn<'_>) {
+        while let Some((old, verdict)) = self.verdicts.first_key_value()
+            && old.saturating_add(MAX_IN_FLIGHT) <= id
+        {
+            let waiting = (*verdict == Verdict::Waiting)
+                .then(|| self.intake.of_forward(*old))
+                .flatten();
+            self.verdicts.pop_first();
+            if let Some(order) = waiting
+                && let Some(held) = self.intake.take(order)
+            {
+                self.unlock(order, turn);
+                Self::release(&held.operation, turn);
+            }
+        }
     }
 
     fn repeat_verdict(
@@ -157,7 +170,7 @@ impl Volume {
                 self.drop_held(order, Refusal::Aborted, turn);
             }
             Some(verdict) => self.repeat_verdict(id, verdict, channel, turn),
-            None if id + MAX_IN_FLIGHT <= newest => self.counts.duplicates += 1,
+            None if id.saturating_add(MAX_IN_FLIGHT) <= newest => self.counts.duplicates += 1,
             // It overtook its forward on another channel.
             None => self.refuse_forward(id, channel, turn),
         }

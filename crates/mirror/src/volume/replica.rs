@@ -1,10 +1,10 @@
 //! The replica's half of the write path: what the owner sequenced is applied in its order, each
 //! number once, and acknowledged on the channel that brought it.
 
-use super::Volume;
 use super::running::{Local, Origin, Running};
 use super::stage::{Fresh, Question, Role, Stage};
 use super::turn::Turn;
+use super::{MAX_IN_FLIGHT, Volume};
 use crate::control::Time;
 use crate::data_frame::DataFrame;
 use crate::operation::Operation;
@@ -23,6 +23,10 @@ impl Volume {
         channel: ChannelId,
         turn: &mut Turn<'_>,
     ) {
+        if !self.is_believable(seq) {
+            self.counts.bad_frames += 1;
+            return Self::release(&operation, turn);
+        }
         if !self.received.insert(seq) {
             Self::release(&operation, turn);
             return self.acknowledge_again(seq, channel, turn);
@@ -37,13 +41,15 @@ impl Volume {
 
     /// The owner gave a forward its number.
     pub(super) fn granted(&mut self, seq: u64, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
-        if !self.received.insert(seq) {
+        if self.received.contains(seq) {
             return self.acknowledge_again(seq, channel, turn);
         }
-        let Some(forwarded) = self.forwards.remove(&id) else {
+        if !self.is_believable(seq) || !self.forwards.contains_key(&id) {
             self.counts.bad_frames += 1;
             return;
-        };
+        }
+        let forwarded = self.forwards.remove(&id).expect("looked at just now");
+        self.received.insert(seq);
         self.bytes_forwarded -= forwarded.operation.carried();
         let mut running = Running::new(
             forwarded.operation,
@@ -53,6 +59,13 @@ impl Volume {
         );
         running.asked = Some(channel);
         self.take_numbered(seq, running, channel, turn);
+    }
+
+    /// Whether an honest owner can be that far: what it runs ahead of is not answered yet. (A
+    /// source gives numbers to operations that it does not send.) A wrong number here would make
+    /// right ones look like duplicates.
+    fn is_believable(&self, seq: u64) -> bool {
+        self.role() == Role::Target || seq <= self.received.floor() + 2 * MAX_IN_FLIGHT
     }
 
     fn take_numbered(
@@ -75,11 +88,6 @@ impl Volume {
 
     fn acknowledge_again(&mut self, seq: u64, channel: ChannelId, turn: &mut Turn<'_>) {
         self.counts.duplicates += 1;
-        if !self.received.contains(seq) {
-            // Further ahead than the window: nothing was remembered, nothing may be acknowledged.
-            self.counts.bad_frames += 1;
-            return;
-        }
         if let Some(running) = self.running.get_mut(&seq) {
             running.channel = Some(channel);
             self.say_applied(seq, turn);

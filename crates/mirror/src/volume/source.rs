@@ -14,7 +14,7 @@ use super::flushes::Purpose;
 use super::running::{Origin, Running};
 use super::stage::Stage;
 use super::turn::Turn;
-use super::{ResyncStatus, Volume};
+use super::{MAX_BYTES_IN_FLIGHT, ResyncStatus, Volume};
 use crate::control::{FromVolume, Incarnation, Time};
 use crate::data_frame::{BITS_SPAN, DataFrame};
 use crate::dirty::Dirty;
@@ -27,6 +27,8 @@ use alloc::vec::Vec;
 /// Mirrored writes in flight; beyond it a write is only marked and copied later, so that a slow
 /// target does not hold the initiators.
 const MIRRORED: usize = 256;
+/// The same in bytes: half of what may be in flight.
+const MIRRORED_BYTES: u64 = MAX_BYTES_IN_FLIGHT / 2;
 /// How often progress is told.
 const PROGRESS_EVERY: Time = Time::from_secs(1);
 
@@ -193,6 +195,15 @@ impl Volume {
         if wanted != offset {
             return;
         }
+        // Bits that are missing must not count as clean.
+        let covered = (self.spec.size - offset).min(BITS_SPAN).div_ceil(CHUNK);
+        if bits.len() as u64 != covered.div_ceil(8) {
+            self.counts.bad_frames += 1;
+            return;
+        }
+        let Some(source) = self.source_mut() else {
+            return;
+        };
         let next = offset + BITS_SPAN;
         source.phase = Phase::Collecting {
             offset: next,
@@ -255,7 +266,10 @@ impl Volume {
             return;
         };
         let clean = Dirty::chunks(extent).any(|chunk| !self.dirty.is_marked(chunk));
-        let reachable = self.links.any_ready() && self.running.len() <= MIRRORED;
+        let reachable = self.links.any_ready()
+            && self.running.len() <= MIRRORED
+            && self.bytes_running <= MIRRORED_BYTES
+            && self.may_send(seq);
         let mirrored = clean && reachable && self.source().is_some_and(Source::mirrors);
         if let Some(source) = self.source_mut() {
             source.touch(extent);

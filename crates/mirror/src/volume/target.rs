@@ -61,6 +61,17 @@ impl Volume {
         self.advance_target(turn);
     }
 
+    /// The source's SCSI state is the one that counts: it comes before the join, and what does
+    /// not come is at its default.
+    pub(super) fn forget_states(&mut self, turn: &mut Turn<'_>) {
+        for (kind, _) in core::mem::take(&mut self.states) {
+            turn.out.push(VolumeAction::State {
+                kind,
+                bytes: Box::default(),
+            });
+        }
+    }
+
     pub(super) fn end_target(&mut self, turn: &mut Turn<'_>) {
         let Some(target) = self.target_mut() else {
             return;

@@ -27,17 +27,25 @@ impl Window {
             return false;
         }
         let (word, bit) = Self::place(number);
-        number + MAX_IN_FLIGHT <= self.latest || number <= self.floor || self.seen[word] & bit != 0
+        number.saturating_add(MAX_IN_FLIGHT) <= self.latest
+            || number <= self.floor
+            || self.seen[word] & bit != 0
     }
 
-    /// Remembers a number. False: it is a duplicate, or further ahead than an honest sender gets.
+    /// Remembers a number. False: it is a duplicate.
+    ///
+    /// A source gives numbers to operations that it does not send, so numbers may jump.
     pub(super) fn insert(&mut self, number: u64) -> bool {
-        if self.contains(number) || number > self.floor + 2 * MAX_IN_FLIGHT {
+        if self.contains(number) {
             return false;
         }
-        for between in self.latest + 1..=number {
-            let (word, bit) = Self::place(between);
-            self.seen[word] &= !bit;
+        if number.saturating_sub(self.latest) >= MAX_IN_FLIGHT {
+            self.seen = [0; WORDS];
+        } else {
+            for between in self.latest + 1..=number {
+                let (word, bit) = Self::place(between);
+                self.seen[word] &= !bit;
+            }
         }
         self.latest = self.latest.max(number);
         // The sender would not have sent this one before those were answered.
@@ -84,9 +92,20 @@ mod tests {
         assert!(window.insert(4 * MAX_IN_FLIGHT + 7));
         assert_eq!(window.floor(), 5 * MAX_IN_FLIGHT);
         assert!(!window.insert(1));
+    }
+
+    #[test]
+    fn numbers_may_jump() {
+        let mut window = Window::default();
+        assert!(window.insert(3));
+        assert!(window.insert(3 + 5 * MAX_IN_FLIGHT));
         assert!(
-            !window.insert(u64::MAX),
-            "no honest partner is that far ahead"
+            window.insert(2 + 5 * MAX_IN_FLIGHT),
+            "not mistaken for 2 or 3"
         );
+        assert!(!window.insert(3 + 5 * MAX_IN_FLIGHT));
+        assert!(!window.insert(3 + 4 * MAX_IN_FLIGHT), "too old to be new");
+        assert!(window.insert(u64::MAX));
+        assert!(!window.insert(u64::MAX));
     }
 }

@@ -1,6 +1,6 @@
 //! Random schedules. A failing seed prints its orders; `SEED=n TRACE=1` runs one alone.
 
-use super::machine::BLOCK;
+use super::machine::{BLOCK, Machine};
 use super::manager::{Manager, Mode};
 use super::world::{Kind, SIZE, World};
 use crate::control::{CacheMode, Time};
@@ -249,6 +249,13 @@ fn finish(manager: &mut Manager, clients: &mut [Client]) {
         manager.listen();
     }
     assert_eq!(manager.world.differences(), [], "both images are the same");
+    let [first, second] = &manager.world.machines;
+    let states = |machine: &Machine| machine.volume.as_ref().unwrap().states.clone();
+    assert_eq!(
+        states(first),
+        states(second),
+        "both hold the same SCSI state"
+    );
     for machine in &manager.world.machines {
         assert_eq!(machine.live_buffers(), 0, "every buffer was given back");
         let status = machine.volume.as_ref().unwrap().status();
