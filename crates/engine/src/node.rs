@@ -148,18 +148,19 @@ impl Node {
     /// When `handle` wants to be called at the latest, with `Tick` if nothing else happened.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        Some(self.heart.next_beat)
+        let timing = self.settings.timing;
+        Some(self.heart.deadline(timing.silence, timing.precedence))
     }
 
     /// Looks at everything that may go on.
     fn look(&mut self, turn: &mut Turn<'_>) {
         self.expire_handshakes(turn);
-        let beat = turn.now >= self.heart.next_beat;
-        if beat {
+        let due = self.next_deadline().is_some_and(|at| turn.now >= at);
+        if turn.now >= self.heart.next_beat {
             self.beat(turn);
         }
         let changed = self.look_at_contact(turn);
-        if beat || changed {
+        if due || changed {
             turn.touched.extend(self.volumes.keys().copied());
         }
         self.step_volumes(turn);

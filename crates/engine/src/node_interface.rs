@@ -61,6 +61,12 @@ pub struct VolumeReady {
 pub enum Operator {
     /// After two nodes changed the pool configuration apart: this node's version is the one.
     KeepConfig,
+    /// After a split brain of a volume: this node's copy is the one; what the other one wrote
+    /// since they parted is lost.
+    KeepCopy {
+        /// The volume.
+        volume: VolumeId,
+    },
 }
 
 /// What happened.

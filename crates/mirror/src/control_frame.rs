@@ -159,6 +159,9 @@ struct RawReport {
     value: RawConfiguration,
 }
 
+const _: () = assert!(size_of::<RawReport>() == 184 && size_of::<RawMessage>() == 72);
+const _: () = assert!(size_of::<RawPromise>() == 24 && size_of::<RawVersion>() == 24);
+
 const BLANK: u32 = 1;
 const CREATE: u32 = 1 << 1;
 const CRASHED: u32 = 1 << 2;
@@ -171,6 +174,7 @@ const SERVING: u32 = 1 << 8;
 const DEMANDS: u32 = 1 << 9;
 const YIELDS: u32 = 1 << 10;
 const STOPPING: u32 = 1 << 11;
+const KEEP: u32 = 1 << 12;
 
 impl From<PoolVersion> for RawVersion {
     fn from(it: PoolVersion) -> Self {
@@ -380,6 +384,7 @@ fn encode_report(report: &Report) -> Vec<u8> {
         (record.disk_failed, DISK_FAILED),
         (record.split_brain, SPLIT_BRAIN),
         (record.wrote, WROTE),
+        (record.keep, KEEP),
         (record.with.is_some(), HAS_WITH),
         (report.serving, SERVING),
         (report.demands, DEMANDS),
@@ -435,6 +440,7 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
             disk_failed: flag(DISK_FAILED),
             split_brain: flag(SPLIT_BRAIN),
             wrote: flag(WROTE),
+            keep: flag(KEEP),
             configuration: raw.configuration.into(),
             prepared: raw.prepared.get(),
             history: history.iter().map(Past::from).collect(),

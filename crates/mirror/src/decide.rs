@@ -31,6 +31,8 @@ pub struct Record {
     pub disk_failed: bool,
     /// See [`Superblock::split_brain`].
     pub split_brain: bool,
+    /// After a split brain, a person chose this copy to be kept.
+    pub keep: bool,
     /// See [`Superblock::wrote`].
     pub wrote: bool,
     /// See [`Superblock::configuration`].
@@ -61,6 +63,7 @@ impl Record {
             inconsistent: superblock.inconsistent,
             disk_failed: superblock.disk_failed,
             split_brain: superblock.split_brain,
+            keep: false,
             wrote: superblock.wrote,
             configuration: superblock.configuration,
             prepared: superblock.prepared,
@@ -89,7 +92,8 @@ impl Record {
         let prepared = self
             .prepared
             .is_some_and(|it| it.lineage() == truth.lineage());
-        truth.members.contains(self.node) && !self.disk_failed && (adopted || prepared)
+        let sound = !self.disk_failed && !self.split_brain;
+        truth.members.contains(self.node) && sound && (adopted || prepared)
     }
 }
 
@@ -175,8 +179,8 @@ pub fn decide_preferring(
     if a.block_size != b.block_size {
         return Plan::Refuse(Mismatch::BlockSize);
     }
-    if a.split_brain || b.split_brain {
-        return Plan::SplitBrain;
+    if let Some(plan) = split(a, b) {
+        return plan;
     }
     let truth = match (a.configuration.epoch > 0, b.configuration.epoch > 0) {
         (false, false) => match register {
@@ -217,6 +221,37 @@ pub fn decide_preferring(
             source(from, if from.node == a.node { b } else { a }, &truth)
         }
     }
+}
+
+/// Row 2, once it is on record: nothing is paired until a person keeps one copy, whose line then
+/// takes in the other's. `None`: there is no split, or it was resolved so.
+fn split(a: &Record, b: &Record) -> Option<Plan> {
+    let fit =
+        |it: &Record| it.keep && !it.inconsistent && !it.disk_failed && it.configuration.epoch > 0;
+    let resolved = match (a.split_brain, b.split_brain) {
+        (false, false) => true,
+        (true, false) => b.remembers(a.configuration.lineage()),
+        (false, true) => a.remembers(b.configuration.lineage()),
+        (true, true) => false,
+    };
+    if resolved {
+        return None;
+    }
+    let (from, to) = match (fit(a), fit(b)) {
+        (true, false) => (a, b),
+        (false, true) => (b, a),
+        _ => return Some(Plan::SplitBrain),
+    };
+    // Since they parted both have marked what they wrote.
+    let copy = match () {
+        () if to.disk_failed => Copy::Never,
+        () if to.base == from.base && !to.blank => Copy::Marked,
+        () => Copy::Everything,
+    };
+    Some(Plan::Source {
+        node: from.node,
+        copy,
+    })
 }
 
 /// The side whose line includes the other's, or whose line is to win (row 3). `None`: row 2.

@@ -105,6 +105,8 @@ pub struct Membership {
     crashed: bool,
     lost_votes: bool,
     disk_failed: bool,
+    /// A person chose this copy after a split brain.
+    keep: bool,
     role: Role,
     path: Path,
     why: Why,
@@ -176,6 +178,7 @@ impl Membership {
             crashed: !blank && !durable.clean,
             lost_votes: durable.configuration.epoch > 0 && settings.partner.is_some() && !has_vote,
             disk_failed: durable.disk_failed,
+            keep: false,
             path: if refused.is_some() {
                 Path::Failed
             } else {
@@ -379,6 +382,13 @@ impl Membership {
         self.wanted = true;
     }
 
+    /// After a split brain a person keeps this node's copy; what the other one wrote since they
+    /// parted is lost. Whether there is a split brain to be resolved.
+    pub fn keep(&mut self) -> bool {
+        self.keep = self.durable.split_brain;
+        self.keep
+    }
+
     /// Whether this node is the only member and serves.
     #[must_use]
     pub const fn is_alone(&self) -> bool {
@@ -418,6 +428,7 @@ impl Membership {
         record.create = self.settings.create;
         record.crashed = self.crashed;
         record.disk_failed |= self.disk_failed;
+        record.keep = self.keep;
         record.with = self.with;
         record
     }
@@ -439,15 +450,12 @@ impl Membership {
         if self.disk_failed {
             return self.step_failed(turn);
         }
-        if self.durable.split_brain {
-            self.why = Why::SplitBrain;
-            self.role = Role::Idle;
-            self.suspended(turn);
-            return self.stopping.is_some() && self.step_stop(turn);
-        }
         self.poll_round(turn);
         if self.stopping.is_some() {
             return self.step_stop(turn);
+        }
+        if self.durable.split_brain {
+            return self.step_split(turn);
         }
         match self.role {
             Role::Idle => self.step_idle(turn),

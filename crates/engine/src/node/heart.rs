@@ -64,6 +64,15 @@ impl Heart {
         matches!(self.contact, Contact::Heard { .. })
     }
 
+    /// The next moment at which something is due.
+    pub(super) fn deadline(&self, silence: Duration, precedence: Duration) -> Time {
+        let heard = self.heard.unwrap_or(self.started).max(self.awake);
+        let due = [heard + silence, heard + silence + precedence];
+        due.into_iter()
+            .filter(|at| *at > self.looked)
+            .fold(self.next_beat, Time::min)
+    }
+
     pub(super) fn excessive_drift(&self) -> Option<i64> {
         self.drift.excessive()
     }

@@ -15,8 +15,11 @@ use lockstep_mirror::hello::{HELLO_LEN, Hello, PROOF_LEN, Purpose, Side};
 
 /// A peer that has not proved itself by then is cut off.
 const HANDSHAKE: Duration = Duration::from_secs(2);
-/// Links at the same time: four paths, each with its successor while the old one is dying.
+/// Proven links at the same time: four paths, each with its successor while the old one dies.
 const MAX_LINKS: usize = 8;
+/// Links that have yet to prove themselves. One more puts out the oldest: strangers who hold
+/// connections open must not keep the partner away.
+const MAX_HALF_OPEN: usize = 8;
 /// One refused peer is reported this often at most; a wrong secret dials again twice a second.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
@@ -99,14 +102,20 @@ impl Node {
     }
 
     pub(super) fn link_up(&mut self, turn: &mut Turn<'_>, id: LinkId, path: u16) {
-        let Some(partner) = self
-            .settings
-            .partner
-            .filter(|_| self.links.len() < MAX_LINKS)
-        else {
+        let (proven, open): (Vec<_>, Vec<_>) = self
+            .links
+            .iter_mut()
+            .filter(|(_, it)| !matches!(it.state, State::Closing))
+            .partition(|(_, it)| it.peer().is_some());
+        let Some(partner) = self.settings.partner.filter(|_| proven.len() < MAX_LINKS) else {
             turn.out.push(NodeAction::LinkClose { link: id });
             return;
         };
+        if open.len() >= MAX_HALF_OPEN
+            && let Some((oldest, link)) = open.into_iter().min_by_key(|(id, it)| (it.since, **id))
+        {
+            link.close(*oldest, turn);
+        }
         let me = Side {
             node: self.settings.node,
             incarnation: self.settings.incarnation,

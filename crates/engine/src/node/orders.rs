@@ -77,6 +77,19 @@ impl Node {
     pub(super) fn operator(&mut self, turn: &mut Turn<'_>, order: &Operator) {
         match order {
             Operator::KeepConfig => self.keep_config(turn),
+            Operator::KeepCopy { volume } => {
+                let split = self
+                    .volumes
+                    .get_mut(volume)
+                    .is_some_and(|it| it.membership.keep());
+                let text = if split {
+                    "split brain: this node's copy was chosen"
+                } else {
+                    "there is no split brain to resolve here"
+                };
+                turn.event(Severity::Warning, Some(*volume), text.into());
+                turn.touched.insert(*volume);
+            }
         }
     }
 }

@@ -92,6 +92,14 @@ impl Node {
         } = ready;
         let spec = settings.spec;
         self.unavailable.remove(&spec.id);
+        if self.volumes.contains_key(&spec.id) {
+            turn.event(
+                Severity::Warning,
+                Some(spec.id),
+                "the volume is attached already".into(),
+            );
+            return;
+        }
         let found = match Superblock::choose([&superblocks[0], &superblocks[1]]) {
             Ok(found) => found,
             Err(error) => {

@@ -360,3 +360,45 @@ fn a_configuration_that_fell_out_of_the_history_means_everything() {
         }
     );
 }
+
+#[test]
+fn a_split_brain_on_record_is_paired_only_through_the_copy_that_was_kept() {
+    let both = configuration(1, 1, 3, A, false);
+    let split = |flags: u8| {
+        let mut a = record(A, &[both, configuration(2, 2, 1, A, true)], 1);
+        let mut b = record(B, &[both, configuration(2, 3, 2, B, true)], 1);
+        (a.wrote, b.wrote) = (true, true);
+        (a.split_brain, b.split_brain) = (flags & 1 != 0, flags & 2 != 0);
+        (a.keep, b.keep) = (flags & 4 != 0, flags & 8 != 0);
+        b.base += u64::from(flags & 16 != 0);
+        (a, b)
+    };
+    for flags in 0..32 {
+        let (a, b) = split(flags);
+        let plan = decide(&a, &b, Some(both));
+        assert_eq!(plan, decide(&b, &a, Some(both)), "{flags}");
+        let copy = if flags & 16 == 0 {
+            Copy::Marked
+        } else {
+            Copy::Everything
+        };
+        let due = match flags & 12 {
+            4 if flags & 3 != 0 => Plan::Source { node: A, copy },
+            8 if flags & 3 != 0 => Plan::Source { node: B, copy },
+            _ => Plan::SplitBrain,
+        };
+        assert_eq!(plan, due, "{flags}");
+    }
+    // The swap of the kept copy was decided; the other one still carries the flag.
+    let (mut a, b) = split(2);
+    let kept = configuration(3, 9, 1, A, false);
+    a.history.extend([past(b.configuration), past(kept)]);
+    a.configuration = kept;
+    assert_eq!(
+        decide(&a, &b, Some(kept)),
+        Plan::Source {
+            node: A,
+            copy: Copy::Marked
+        }
+    );
+}

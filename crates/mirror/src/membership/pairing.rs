@@ -98,12 +98,17 @@ impl Membership {
 
     /// Stands still, unless one copy was chosen: the plan then names it as the source.
     pub(super) fn step_split(&mut self, turn: &mut Turn<'_>) -> bool {
+        if matches!(self.role, Role::Target { .. }) {
+            return self.step_target(turn);
+        }
         self.role = Role::Idle;
         self.why = Why::SplitBrain;
         if !self.suspended(turn) {
             return false;
         }
-        let Some(view) = self.current_view() else { return false };
+        let Some(view) = self.current_view() else {
+            return false;
+        };
         let chosen = self.decided.is_some() || self.plan(turn, &view) != Plan::SplitBrain;
         let moved = chosen && self.pair(turn, &view);
         self.why = Why::SplitBrain;

@@ -35,6 +35,8 @@ pub(super) struct Path {
     pub(super) lease_until: Time,
     /// Acknowledgements are held for a join.
     pub(super) held: bool,
+    /// Asks the partner what it has marked; `true`: everything is to be marked.
+    pub(super) collecting: Option<bool>,
     /// Counts resyncs, so that late answers of an earlier one are dropped.
     pub(super) attempt: u32,
     pub(super) wanted_told: bool,
@@ -48,6 +50,7 @@ impl Path {
             suspended: false,
             lease_until: Time::ZERO,
             held: false,
+            collecting: None,
             attempt: 0,
             wanted_told: false,
             channel: None,

@@ -219,8 +219,9 @@ fn a_dead_sync_link_with_heartbeats_alive_puts_the_second_node_out() {
         !world.machines[0].superblock().configuration.unilateral,
         "the partner stepped down and voted"
     );
-    assert_eq!(world.standing(1), Some(Standing::Waiting));
-    assert!(!world.machines[1].portals);
+    world.run(ms(3000));
+    assert_eq!(world.standing(1), Some(Standing::Target));
+    assert!(!world.machines[1].portals && !world.machines[1].superblock().inconsistent);
     world.heal(0);
     world.run_until(ms(10_000), World::is_mirrored);
 }
@@ -269,6 +270,37 @@ fn split_brain_is_detected_and_nothing_is_overwritten() {
     world.boot(0);
     world.run(ms(5000));
     assert!(world.status(0).unwrap().split_brain, "it is remembered");
+}
+
+#[test]
+fn a_split_brain_is_resolved_by_one_order() {
+    for kept in [0, 1] {
+        let mut world = World::mirrored(21);
+        (world.machines[0].io, world.machines[1].io) = (true, true);
+        world.cut(0);
+        world.cut(1);
+        world.run(ms(6000));
+        world.heal(0);
+        world.heal(1);
+        world.run_until(ms(5000), |it| {
+            (0..2).all(|who| it.status(who).unwrap().split_brain)
+        });
+        (world.machines[0].io, world.machines[1].io) = (false, false);
+        let blocks = world.machines[kept].disk.blocks;
+        let order = crate::node_interface::Operator::KeepCopy {
+            volume: super::world::VOLUME,
+        };
+        world.handle(kept, NodeEvent::Operator(order));
+        world.run_until(ms(10_000), World::is_mirrored);
+        assert_eq!(
+            [blocks, blocks],
+            [world.machines[0].disk.blocks, world.machines[1].disk.blocks]
+        );
+        assert!(
+            !world.said("everything is compared"),
+            "both had marked what they wrote"
+        );
+    }
 }
 
 #[test]
@@ -413,6 +445,16 @@ fn damaged_superblocks_are_refused_and_nothing_is_written() {
 fn random_bytes_on_a_control_port_change_nothing() {
     use crate::node_interface::LinkId;
     let mut world = World::mirrored(20);
+    for link in 5000..5200 {
+        // Strangers that only connect.
+        world.handle(
+            0,
+            NodeEvent::LinkUp {
+                link: LinkId(link),
+                path: 0,
+            },
+        );
+    }
     for link in 1000..1200 {
         world.handle(
             0,

@@ -411,6 +411,7 @@ impl World {
             if due.is_some_and(|at| at <= self.now) {
                 self.handle(who, NodeEvent::Tick);
             }
+            self.collect(who);
             self.initiate(who);
         }
         self.check();

@@ -52,6 +52,11 @@ impl World {
             }
             Later::CopyBlock { attempt, block } => {
                 if self.copies(who, attempt) {
+                    let target = self.machines[1 - who].superblock();
+                    assert!(
+                        target.inconsistent,
+                        "recorded before the first copied block"
+                    );
                     self.machines[1 - who].disk.blocks[block] =
                         self.machines[who].disk.blocks[block];
                 }

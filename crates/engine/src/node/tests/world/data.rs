@@ -11,7 +11,6 @@ impl World {
         }
         match *order {
             ToVolume::Serve { configuration, .. } => self.may_serve(who, configuration),
-            ToVolume::Follow { .. } => assert!(self.machines[who].superblock().inconsistent),
             _ => {}
         }
     }
@@ -41,6 +40,23 @@ impl World {
         };
         let follows = matches!(self.machines[1 - who].path.mode, Mode::Following { source } if source == mine);
         self.machines[who].path.attempt == attempt && follows && self.wires[0] && self.runs(1 - who)
+    }
+
+    /// A source learns what its target has marked, once that follows it.
+    pub(super) fn collect(&mut self, who: usize) {
+        let attempt = self.machines[who].path.attempt;
+        let Some(everything) = self.machines[who]
+            .path
+            .collecting
+            .filter(|_| self.copies(who, attempt))
+        else {
+            return;
+        };
+        self.machines[who].path.collecting = None;
+        let theirs = self.machines[1 - who].disk.dirty | self.machines[1 - who].disk.intents;
+        let disk = &mut self.machines[who].disk;
+        disk.dirty |= theirs | disk.intents | if everything { 0xff } else { 0 };
+        self.word(who, ms(20), FromVolume::UnionDurable { dirty: 1 });
     }
 
     /// Initiators of this node write something.
@@ -128,17 +144,8 @@ impl World {
                 let path = &mut self.machines[who].path;
                 path.attempt += 1;
                 path.held = false;
-                assert!(
-                    path.serves(now.max(now)).is_some()
-                        || matches!(path.mode, Mode::Serving { .. })
-                );
-                if self.runs(1 - who) && self.wires[0] {
-                    let theirs =
-                        self.machines[1 - who].disk.dirty | self.machines[1 - who].disk.intents;
-                    let disk = &mut self.machines[who].disk;
-                    disk.dirty |= theirs | disk.intents | if everything { 0xff } else { 0 };
-                    self.word(who, ms(20), FromVolume::UnionDurable { dirty: 1 });
-                }
+                assert!(matches!(path.mode, Mode::Serving { .. }));
+                path.collecting = Some(everything);
             }
             ToVolume::Copy => {
                 let attempt = self.machines[who].path.attempt;
@@ -153,6 +160,7 @@ impl World {
             ToVolume::Alone => {
                 let path = &mut self.machines[who].path;
                 path.attempt += 1;
+                path.collecting = None;
                 path.held = false;
                 path.suspended = false;
             }
@@ -201,6 +209,7 @@ impl World {
         };
         path.suspended = false;
         path.held = false;
+        path.collecting = None;
         path.attempt += 1;
         path.wanted_told = false;
         path.lease_until = Time::ZERO;
