@@ -197,17 +197,24 @@ impl Membership {
             }
             return durable;
         }
+        // Until an acceptor was asked to accept nothing can be decided, and time is free.
+        let preparing = self
+            .round
+            .as_ref()
+            .is_some_and(|it| it.proposal.step() == Step::Preparing);
+        let since = if preparing { turn.now } else { since };
+        self.role = Role::Alone(Sync::Holding {
+            partner,
+            join,
+            since,
+            proposed,
+        });
         let lost = view.is_none() || turn.now >= since + timing.lease;
         let failed = self.decided.is_some() || self.round.is_none() || lost;
         if !failed {
             return false;
         }
-        if self
-            .round
-            .as_ref()
-            .is_some_and(|it| it.proposal.step() == Step::Preparing)
-        {
-            // No acceptor was asked to accept: nothing can have been decided.
+        if preparing {
             self.round = None;
         }
         self.stand_back(turn, "the end of the join is not known")

@@ -483,3 +483,59 @@ fn random_bytes_on_a_control_port_change_nothing() {
             <= 1
     );
 }
+
+#[test]
+fn an_acceptor_votes_only_for_what_its_copy_is_ready_for() {
+    use lockstep_mirror::control::Configuration;
+    use lockstep_mirror::register::Vote;
+    let vote = |world: &World, who: usize, members: Members| {
+        let node = world.machines[who].node.as_ref().unwrap();
+        let value = Configuration {
+            epoch: 9,
+            generation: 9,
+            members,
+            owner: NodeId(1),
+            unilateral: false,
+        };
+        node.volumes[&super::world::VOLUME]
+            .membership
+            .may_accept(&value, &Vote::default())
+    };
+    let (one, two) = (Members::only(NodeId(1)), Members::only(NodeId(2)));
+    let mut world = World::mirrored(22);
+    assert!(!vote(&world, 0, two), "it serves: it must stop first");
+    assert!(!vote(&world, 1, one));
+    assert!(
+        !vote(&world, 0, one) && !vote(&world, 0, one.with(NodeId(2))),
+        "no join record is open"
+    );
+    world.cut(0);
+    world.cut(1);
+    world.run(ms(3000));
+    assert!(vote(&world, 0, two), "it stands still");
+    world.machines[0].io = true;
+    world.run_until(ms(3000), |it| it.standing(0) == Some(Standing::Alone));
+    assert!(!vote(&world, 0, two));
+}
+
+#[test]
+fn promises_are_waited_for_before_anything_is_written_alone() {
+    use super::path::Mode;
+    let mut world = World::mirrored(23);
+    world.machines[0].io = true;
+    world.run(ms(1000));
+    world.crash(1);
+    world.run_until(ms(4000), |it| it.standing(0) == Some(Standing::Alone));
+    let Mode::Serving { not_before, .. } = world.machines[0].path.mode else {
+        panic!("not serving")
+    };
+    // The last acknowledgement went out at about the crash, and silence is longer than a promise.
+    assert!(not_before <= world.now + ms(20));
+    let node = world.machines[0].node.as_mut().unwrap();
+    let membership = &mut node
+        .volumes
+        .get_mut(&super::world::VOLUME)
+        .unwrap()
+        .membership;
+    assert_eq!(membership.promise(world.now), None, "none to a non-member");
+}
