@@ -6,5 +6,6 @@ extern crate std;
 mod chaos;
 mod config;
 mod path;
+mod review;
 mod stories;
 mod world;

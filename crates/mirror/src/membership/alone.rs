@@ -102,7 +102,7 @@ impl Membership {
             Sync::Collecting { partner: met }
             | Sync::Offered { partner: met }
             | Sync::Copying { partner: met }
-                if met != partner || !able =>
+                if met != partner || !able || turn.now < self.rejoin_after =>
             {
                 self.end_sync(turn);
                 true

@@ -17,9 +17,23 @@ const EJECT_FOR: Duration = Duration::from_secs(10);
 impl Membership {
     /// An operation waits for the partner for too long.
     pub(super) fn late(&mut self, now: Time) {
-        if self.role == Role::Member && self.eject.is_none() {
-            self.eject = Some((Eject::Late, now));
+        match self.role {
+            Role::Member if self.eject.is_none() => self.eject = Some((Eject::Late, now)),
+            // A target that answers nothing must not hold up the initiators of the source.
+            Role::Alone(Sync::Copying { .. }) => {
+                self.put_off(now);
+            }
+            _ => {}
         }
+    }
+
+    /// The partner was too slow: it waits before it may join again, longer each time.
+    fn put_off(&mut self, now: Time) -> Duration {
+        let wait = self.settings.timing.rejoin * (1 << self.ejections.min(MAX_DOUBLINGS));
+        let wait = wait.min(LONGEST_REJOIN);
+        self.ejections += 1;
+        self.rejoin_after = now + wait;
+        wait
     }
 
     /// Whether this node should leave the volume to its partner, once it stands still.
@@ -118,9 +132,7 @@ impl Membership {
             return;
         };
         if reason == Eject::Late {
-            let wait = self.settings.timing.rejoin * (1 << self.ejections.min(MAX_DOUBLINGS));
-            self.ejections += 1;
-            self.rejoin_after = turn.now + wait.min(LONGEST_REJOIN);
+            let wait = self.put_off(turn.now);
             let text = format!(
                 "the partner was too slow and was put out; it may join again in {} s",
                 wait.as_secs()
