@@ -37,6 +37,7 @@ mod tests;
 mod turn;
 mod window;
 
+pub use crate::data_frame::blocks_follow;
 pub use counts::{Counts, ResyncStatus, VolumeStatus};
 
 use crate::control::{FromVolume, Incarnation, Time, ToVolume, VolumeSpec};
@@ -147,6 +148,7 @@ pub struct Volume {
     attempts: u64,
     next_request: u64,
     tick_at: Option<Time>,
+    late_told: Time,
     counts: Counts,
 }
 
@@ -195,6 +197,7 @@ impl Volume {
             attempts: 0,
             next_request: 1,
             tick_at: None,
+            late_told: Time::ZERO,
             counts: Counts::default(),
         }
     }

@@ -8,6 +8,8 @@ use super::{LATE_AFTER, Volume};
 use crate::control::{FromVolume, Time};
 use alloc::vec::Vec;
 
+/// How often `Late` is told while it lasts.
+const LATE_AGAIN: Time = Time::from_secs(1);
 /// How often a busy volume looks at ages: fine enough for limits of seconds.
 const TICK: Time = Time::from_millis(100);
 
@@ -46,9 +48,9 @@ impl Volume {
         }
     }
 
-    /// Told at every tick as long as something waits for the partner too long.
-    fn tell_late(&self, turn: &mut Turn<'_>) {
-        if self.suspended {
+    /// Told again and again as long as something waits for the partner too long.
+    fn tell_late(&mut self, turn: &mut Turn<'_>) {
+        if self.suspended || turn.now < self.late_told + LATE_AGAIN {
             return;
         }
         let before = turn.now.saturating_sub(LATE_AFTER);
@@ -68,6 +70,7 @@ impl Volume {
                 || self.late_flush(before)
                 || self.source().is_some_and(|source| source.late(before));
         if late {
+            self.late_told = turn.now;
             turn.tell(FromVolume::Late);
         }
     }
