@@ -141,8 +141,10 @@ pub(crate) struct Control {
     awaiting_sessions: Vec<Asked>,
     change: Option<Change>,
     awaiting_change: VecDeque<Asked>,
-    /// When this node enters itself into the pool configuration, if it is not there.
+    /// When this node looks whether it has to enter itself into the pool configuration.
     entry_due: Instant,
+    /// Since when the partner is there.
+    partner_since: Option<Instant>,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -245,7 +247,8 @@ impl Control {
             awaiting_sessions: Vec::new(),
             change: None,
             awaiting_change: VecDeque::new(),
-            entry_due: now + Duration::from_secs(u64::from(me)),
+            entry_due: now,
+            partner_since: None,
             stopped: false,
             stopping: false,
             failure: None,

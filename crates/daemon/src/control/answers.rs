@@ -34,6 +34,10 @@ impl Control {
                 self.keep_config();
                 json(&self.change_note())
             }
+            Request::Create(_) if self.entries_are_coming() => {
+                self.wait_for_change(Asked { request, reply });
+                return;
+            }
             change if self.change.is_some() => {
                 self.wait_for_change(Asked {
                     request: change,

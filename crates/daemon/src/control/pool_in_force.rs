@@ -5,7 +5,7 @@ use super::local::{Copy, Gauge, LocalError, LocalState, Ready};
 use super::{Change, Control, Input, Lane, Local};
 use crate::config::Address;
 use crate::pool::{Pool, PoolNode, PoolVolume, settings};
-use crate::shard_thread::ToThread;
+use crate::shard_thread::{ToThread, boot_time};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::ToShard;
 use lockstep_engine::node_interface::{NodeEvent, VolumeReady};
@@ -16,9 +16,13 @@ use std::time::{Duration, Instant};
 /// A copy that could not be used is tried again after this.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// How often this node tries to enter itself; both nodes at once would refuse each other, so
-/// they differ.
-const ENTRY_EVERY: [Duration; 2] = [Duration::from_millis(1000), Duration::from_millis(1700)];
+/// How often this node looks whether it has to enter itself; both nodes at once would refuse each
+/// other, so they differ.
+const ENTRY_EVERY: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(400)];
+
+/// New volumes wait for the entries of both nodes for so long after the partner came: initiators
+/// that discover too early would know one path only.
+const ENTRIES_LATE: Duration = Duration::from_secs(5);
 
 impl Control {
     /// Tells the shard what is known before anything is decided.
@@ -190,7 +194,7 @@ impl Control {
             disk: ready.disk,
         });
         self.tell(NodeEvent::VolumeReady(Box::new(event)));
-        let taken = self.node.status(crate::shard_thread::boot_time()).volumes;
+        let taken = self.node.status(boot_time()).volumes;
         if taken.iter().all(|(other, _)| *other != id)
             && let Some(local) = self.locals.get_mut(&id)
         {
@@ -203,7 +207,7 @@ impl Control {
 
     /// A volume that `Node` refuses: its words are the reason that the status shows.
     pub(super) fn note_refusal(&mut self, id: VolumeId, why: &str) {
-        let known = self.node.status(crate::shard_thread::boot_time()).volumes;
+        let known = self.node.status(boot_time()).volumes;
         if known.iter().any(|(other, _)| *other == id) {
             return;
         }
@@ -266,14 +270,16 @@ impl Control {
                 .map(|address| Address(address.0))
                 .collect(),
         };
-        let Some(next) = self.pool.with_node(&entry) else {
-            return;
-        };
-        let status = self.node.status(crate::shard_thread::boot_time());
+        let status = self.node.status(boot_time());
         let alone = status.partner.is_some() && !status.partner_alive;
+        self.partner_since = (!alone).then(|| self.partner_since.unwrap_or(now));
         if self.change.is_some() || self.stopping || alone {
             return;
         }
+        let Some(next) = self.pool.with_node(&entry) else {
+            self.next_change();
+            return;
+        };
         let what = format!("node {me} entered itself");
         self.change = Some(Change {
             what,
@@ -284,5 +290,14 @@ impl Control {
         self.tell(NodeEvent::ProposeConfig {
             document: next.text().into_bytes(),
         });
+    }
+
+    /// Whether the partner is there and one of the nodes has not entered itself yet, but will.
+    pub(super) fn entries_are_coming(&self) -> bool {
+        let status = self.node.status(boot_time());
+        let late = self
+            .partner_since
+            .is_some_and(|since| since.elapsed() > ENTRIES_LATE);
+        status.partner_alive && self.pool.nodes.len() < 2 && !late
     }
 }

@@ -59,6 +59,11 @@ pub(crate) fn volume(
             state: state.into(),
         }
     });
+    let dirty = path.map_or(known.dirty, |path| path.dirty.max(known.dirty));
+    let resync = known.resync.map(|copy| Progress {
+        total: copy.done.saturating_add(dirty),
+        ..copy
+    });
     Volume {
         name: volume.name.clone(),
         uuid: crate::uuid::format(volume.uuid.0),
@@ -72,8 +77,8 @@ pub(crate) fn volume(
         epoch: known.epoch,
         members: known.members.clone(),
         owner: known.owner,
-        dirty: path.map_or(known.dirty, |path| path.dirty.max(known.dirty)),
-        resync: known.resync,
+        dirty,
+        resync: resync.filter(|copy| copy.total > 0),
         provisioning,
         sessions,
         accounts: volume.accounts.clone(),
