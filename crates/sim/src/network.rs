@@ -216,9 +216,13 @@ impl Network {
         let link = stream.link;
         self.links[link.0].live.push(end.stream);
         let delay = self.latency(link);
-        self.timers.push((now + delay, NetEvent::SynAck(end.other())));
+        self.timers
+            .push((now + delay, NetEvent::SynAck(end.other())));
         for end in [end, end.other()] {
-            let probe = NetEvent::Probe { end, silent_since: None };
+            let probe = NetEvent::Probe {
+                end,
+                silent_since: None,
+            };
             self.timers.push((now + self.keepalive, probe));
         }
     }

@@ -8,6 +8,7 @@ use crate::network::{EndId, LinkId, Note};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_engine::interface::{Body, Event, Head, Origin, Want};
+use lockstep_mirror::frame::HEADER_LEN;
 use std::collections::VecDeque;
 
 /// One socket of the data path.
@@ -191,6 +192,11 @@ impl Machine {
             }
             return;
         }
+        if usize::from(head.len) == HEADER_LEN {
+            ctx.trace(self.host, || {
+                format!("sends on {}: {}", conn.slot, frame(&head, &body))
+            });
+        }
         let connection = self.connection(size(conn.slot));
         connection.queue.push_back((head, body));
         self.transmit_soon(ctx, size(conn.slot));
@@ -352,6 +358,22 @@ impl Machine {
         process.local.push_back(Local::Pump(slot));
     }
 
+    /// What each socket of the data path waits for, for messages.
+    pub(super) fn sockets(&self, ctx: &Context) -> String {
+        let Some(process) = &self.process else {
+            return String::new();
+        };
+        let describe = |connection: &Connection| {
+            let arrived = ctx.network.arrived(connection.end).len();
+            let want = process.shard.want(connection.id);
+            format!(
+                "{}: wants {want:?}, {arrived} bytes are there; ",
+                connection.id.slot
+            )
+        };
+        process.connections.iter().flatten().map(describe).collect()
+    }
+
     /// All sockets of a killed process; its kernel closes them.
     pub(super) fn close_all(&mut self, ctx: &mut Context, ends: Vec<EndId>) {
         for end in ends {
@@ -376,4 +398,15 @@ impl Machine {
             .chain(process.control.ends())
             .collect()
     }
+}
+
+/// A frame between the partners, as `docs/wire-format.md` describes it, for the trace.
+fn frame(head: &Head, body: &Body) -> String {
+    let kind = u16::from_be_bytes([head.bytes[10], head.bytes[11]]);
+    let body = match body {
+        Body::None => String::new(),
+        Body::Bytes(bytes) => format!(", {} bytes", bytes.len()),
+        Body::Blocks { buffer, len, .. } => format!(", {len} bytes of {buffer:?}"),
+    };
+    format!("frame {kind:#04x}{body}")
 }

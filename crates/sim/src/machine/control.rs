@@ -627,9 +627,13 @@ impl Machine {
 
     /// For messages.
     #[must_use]
-    pub fn describe(&self, now: Duration) -> String {
+    pub fn describe(&self, ctx: &Context) -> String {
         match &self.process {
-            Some(process) => format!("{:?}", process.control.node.status(self.clock.read(now))),
+            Some(process) => format!(
+                "{:?}; {}",
+                process.control.node.status(self.clock.read(ctx.now)),
+                self.sockets(ctx)
+            ),
             None => "does not run".to_owned(),
         }
     }

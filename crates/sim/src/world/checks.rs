@@ -140,8 +140,10 @@ impl World {
         if now > since + LIVENESS && oldest.is_some_and(|oldest| oldest.max(since) + LIVENESS < now)
         {
             let waits = oldest.unwrap_or_default();
+            let state = [0, 1].map(|node| self.machines[node].describe(&self.ctx));
             return self.violation(format!(
-                "a command of {waits:?} was not answered {LIVENESS:?} after the last fault"
+                "a command of {waits:?} was not answered {LIVENESS:?} after the last fault: {} / {}",
+                state[0], state[1]
             ));
         }
         if now > since + Duration::from_secs(5) && self.together() {
@@ -151,7 +153,7 @@ impl World {
                 client.running = false;
             }
         } else if now > since + SETTLE {
-            let state = [0, 1].map(|node| self.machines[node].describe(now));
+            let state = [0, 1].map(|node| self.machines[node].describe(&self.ctx));
             self.violation(format!(
                 "the nodes did not come together within {SETTLE:?}: {} / {}",
                 state[0], state[1]

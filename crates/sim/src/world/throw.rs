@@ -81,7 +81,9 @@ impl World {
                     && !self.other_is_needed(node)
             }
             Fault::Pause(node, ms) => {
-                !calm && self.machines[node].is_running() && (ms < 1000 || !self.other_is_needed(node))
+                !calm
+                    && self.machines[node].is_running()
+                    && (ms < 1000 || !self.other_is_needed(node))
             }
             Fault::Cut(link, _) => {
                 let link = self.node_links()[link];
