@@ -110,7 +110,10 @@ pub struct VolumeSpec {
 pub enum ToVolume {
     /// Load intents and dirty bits; serve nothing yet. Answered by `Opened` or `DiskFailed`.
     /// `blank`: a new metadata area, to be written empty first.
-    Open { blank: bool },
+    Open {
+        /// Whether the metadata area is new.
+        blank: bool,
+    },
     /// Serve as a member of this configuration, whose superblock is durable on this node.
     ///
     /// Alone: first every set intent becomes durable dirty bits of its region (if there is a
@@ -119,15 +122,32 @@ pub enum ToVolume {
     /// With the partner: operations wait for the data channel; numbers start again at 1.
     /// `partner_incarnation`: frames of any other run of the partner are refused.
     /// `joined`: this configuration ends a resync; dirty bits and intents of before are dropped.
-    Serve { configuration: Configuration, partner_incarnation: Option<Incarnation>, not_before: Time, joined: bool },
+    Serve {
+        /// What to serve under.
+        configuration: Configuration,
+        /// The run of the partner that is the other member.
+        partner_incarnation: Option<Incarnation>,
+        /// Nothing inherited is acknowledged or read before.
+        not_before: Time,
+        /// Both copies are equal.
+        joined: bool,
+    },
     /// Stop admitting, acknowledging, granting; hold what initiators sent. Answered by `Suspended`.
     Suspend,
     /// With the partner in the configuration: reads may be served until then (leases).
-    Lease { until: Time },
+    Lease {
+        /// When it ends.
+        until: Time,
+    },
     /// While serving alone: bring the partner's copy up to date. The data path collects both
     /// sides' dirty bits and intents, makes the union durable as its own dirty bits, and answers
     /// `UnionDurable`; copying starts with `Copy`. `everything`: mark all of the volume dirty.
-    Collect { partner_incarnation: Incarnation, everything: bool },
+    Collect {
+        /// The run of the partner that is the target.
+        partner_incarnation: Incarnation,
+        /// Compare all of the volume.
+        everything: bool,
+    },
     /// The target has recorded that it is inconsistent: copy now.
     Copy,
     /// The partner went or the join failed: go on alone under the present configuration, keep
@@ -135,10 +155,18 @@ pub enum ToVolume {
     Alone,
     /// Be the resync target of this (source's) configuration: answer nothing to initiators,
     /// apply what the source sends, keep own dirty bits and intents.
-    Follow { source: Configuration, source_incarnation: Incarnation },
+    Follow {
+        /// The source's configuration.
+        source: Configuration,
+        /// Which run of it.
+        source_incarnation: Incarnation,
+    },
     /// Planned end of service here: admit nothing more, drain to commit (at most until `by`),
     /// answer `Drained`. A volume that is told to `Serve` again goes on.
-    Drain { by: Time },
+    Drain {
+        /// Answered by then, whatever is left.
+        by: Time,
+    },
     /// Flush, and if nothing is uncommitted clear the intents. Answered by `Closed`.
     Close,
 }

@@ -539,3 +539,55 @@ fn promises_are_waited_for_before_anything_is_written_alone() {
         .membership;
     assert_eq!(membership.promise(world.now), None, "none to a non-member");
 }
+
+#[test]
+fn a_join_that_was_cut_short_is_never_finished_alone() {
+    for crashed_first in [0, 1] {
+        let mut world = World::mirrored(24);
+        world.machines[0].io = true;
+        world.crash(1);
+        world.run(ms(4000));
+        world.boot(1);
+        let joining = |it: &World| {
+            it.machines.iter().all(|it| {
+                it.superblock()
+                    .prepared
+                    .is_some_and(|it| it.members.count() == 2)
+            })
+        };
+        world.run_until(ms(20_000), joining);
+        world.crash(crashed_first);
+        world.run(ms(3000));
+        world.crash(1 - crashed_first);
+        world.boot(0);
+        world.run(ms(6000));
+        let detail = world.status(0).unwrap().detail;
+        let alone = world.standing(0) == Some(Standing::Alone);
+        // The source may have gone on alone by the way of a silent partner, and only it.
+        assert!(
+            alone && crashed_first == 1 || detail.contains("in the middle of a join"),
+            "{}",
+            world.describe()
+        );
+        world.boot(1);
+        world.run_until(ms(15_000), World::is_mirrored);
+    }
+}
+
+#[test]
+fn a_node_that_was_put_out_never_goes_alone() {
+    let mut world = World::mirrored(25);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.cut(0);
+    while world.standing(0) != Some(Standing::Alone) {
+        world.run(ms(20));
+    }
+    world.crash(0);
+    world.run(ms(8000));
+    assert_eq!(world.standing(1), Some(Standing::Waiting));
+    assert!(
+        world.status(1).unwrap().detail.contains("behind"),
+        "{}",
+        world.describe()
+    );
+}

@@ -9,9 +9,8 @@ impl World {
         if !matches!(order, ToVolume::Lease { .. }) {
             self.say(alloc::format!("{} order {order:?}", who + 1));
         }
-        match *order {
-            ToVolume::Serve { configuration, .. } => self.may_serve(who, configuration),
-            _ => {}
+        if let ToVolume::Serve { configuration, .. } = *order {
+            self.may_serve(who, configuration);
         }
     }
 
@@ -109,7 +108,6 @@ impl World {
 
     pub(super) fn obey(&mut self, who: usize, order: &ToVolume) {
         let quick = ms(self.dice(5) + 1);
-        let now = self.now;
         match *order {
             ToVolume::Open { blank } => {
                 let disk = &mut self.machines[who].disk;
