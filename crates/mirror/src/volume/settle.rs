@@ -30,8 +30,9 @@ pub(super) enum Step {
 }
 
 impl Volume {
-    pub(super) fn settle(&mut self, settling: Settling, turn: &mut Turn<'_>) {
-        if settling.joined && matches!(self.stage, Stage::Alone(_)) {
+    pub(super) fn settle(&mut self, mut settling: Settling, turn: &mut Turn<'_>) {
+        let paired = settling.configuration.members.count() == 2;
+        if paired && matches!(self.stage, Stage::Alone(_)) {
             // Else a write that only this copy holds would be forgotten.
             let ready = self.source().is_some_and(Source::is_ready);
             assert!(
@@ -39,6 +40,9 @@ impl Volume {
                 "a source joins only from the hold that `JoinReady` announced"
             );
         }
+        // Only a resync makes both copies equal and flushed. After a hand-over, or from another
+        // run, intents and dirty bits stay.
+        settling.joined &= matches!(self.stage, Stage::Alone(_) | Stage::Target(_));
         self.end_source(turn);
         self.end_target(turn);
         self.forget_forwards_of_partner(turn);

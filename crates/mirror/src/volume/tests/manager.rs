@@ -485,7 +485,7 @@ impl Manager {
             && self.nodes[1 - node].mode != Mode::Down
         {
             self.hand_overs += 1;
-            self.swap(both(), id(1 - node), false);
+            self.swap(both(), id(1 - node), true);
         }
         self.adopt(node);
     }
