@@ -59,7 +59,7 @@ pub(crate) fn volume(
             state: state.into(),
         }
     });
-    let dirty = path.map_or(known.dirty, |path| path.dirty.max(known.dirty));
+    let dirty = dirty(&known, path);
     let resync = known.resync.map(|copy| Progress {
         total: copy.done.saturating_add(dirty),
         ..copy
@@ -84,6 +84,16 @@ pub(crate) fn volume(
         accounts: volume.accounts.clone(),
         allow: volume.allow.clone(),
         replicas: replicas.collect(),
+    }
+}
+
+/// The data path knows best, but what is known of it may be older than the configuration; then
+/// `Node` has a number, and nothing is dirty where a configuration names both.
+fn dirty(known: &Decided, path: Option<&VolumeStatus>) -> u64 {
+    match path.filter(|path| path.epoch == known.epoch) {
+        Some(path) => path.dirty,
+        None if known.members.len() > 1 && known.state == "serving" => 0,
+        None => known.dirty,
     }
 }
 
