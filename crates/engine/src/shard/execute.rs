@@ -219,13 +219,14 @@ impl Shard {
         let task = self
             .task_mut(id)
             .expect("the caller knows that the task is there");
+        let received = task.started;
         let (volume, ticket) = run(task, Run::State { answer });
         let operation = mirrored::Operation::State {
             kind,
             bytes: bytes.into(),
         };
         self.mirror(volume, |mirror, out| {
-            mirror.submit(now, ticket, operation, out)
+            mirror.submit_received(now, received, ticket, operation, out)
         });
     }
 
@@ -300,6 +301,7 @@ impl Shard {
             len: small(extent.len),
             crc,
         };
+        let received = task.started;
         let (volume, ticket) = run(task, Run::Write);
         self.pool.retain(buffer);
         let operation = mirrored::Operation::Write {
@@ -308,7 +310,7 @@ impl Shard {
             fua,
         };
         self.mirror(volume, |mirror, out| {
-            mirror.submit(now, ticket, operation, out)
+            mirror.submit_received(now, received, ticket, operation, out)
         });
     }
 
@@ -554,9 +556,10 @@ impl Shard {
                 } else {
                     mirrored::Operation::Zero { extent, fua: false }
                 };
+                let received = task.piece_received(now);
                 let (volume, ticket) = run(task, state);
                 self.mirror(volume, |mirror, out| {
-                    mirror.submit(now, ticket, operation, out)
+                    mirror.submit_received(now, received, ticket, operation, out)
                 });
             }
             Run::Pattern { next, end, payload } => {
@@ -586,6 +589,7 @@ impl Shard {
                     return self.byte_work(id, crc, actions);
                 }
                 *next = extent.end();
+                let received = task.piece_received(now);
                 let (volume, ticket) = run(task, state);
                 self.pool.retain(payload.buffer);
                 let operation = mirrored::Operation::Write {
@@ -594,7 +598,7 @@ impl Shard {
                     fua: false,
                 };
                 self.mirror(volume, |mirror, out| {
-                    mirror.submit(now, ticket, operation, out)
+                    mirror.submit_received(now, received, ticket, operation, out)
                 });
             }
             Run::Trimming { .. }

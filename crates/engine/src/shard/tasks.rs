@@ -83,6 +83,8 @@ pub(super) struct Task {
     pub(super) bytes: Vec<u8>,
     pub(super) crc: u32,
     pub(super) outstanding: u32,
+    /// A first piece of it was given to the mirror.
+    pub(super) in_pieces: bool,
     pub(super) failure: Option<Refusal>,
     pub(super) aborted: bool,
 }
@@ -91,6 +93,15 @@ impl Task {
     /// Bytes of data that came or will come.
     pub(super) fn received(&self) -> u32 {
         self.data_out.min(self.sends)
+    }
+
+    /// When a piece of a long range counts as received: the first one with the command. Those
+    /// after it follow one that this session has just seen done.
+    pub(super) fn piece_received(&mut self, now: Time) -> Time {
+        match core::mem::replace(&mut self.in_pieces, true) {
+            false => self.started,
+            true => now,
+        }
     }
 
     pub(super) fn ticket(&self) -> Ticket {
@@ -227,6 +238,7 @@ impl Shard {
             bytes: Vec::new(),
             crc: 0,
             outstanding: 0,
+            in_pieces: false,
             failure: None,
             aborted: false,
         };

@@ -141,7 +141,13 @@ pub(super) const fn lock_extent(operation: &Operation) -> Extent {
 }
 
 impl Volume {
-    pub(super) fn take_in(&mut self, ticket: Ticket, operation: Operation, turn: &mut Turn<'_>) {
+    pub(super) fn take_in(
+        &mut self,
+        ticket: Ticket,
+        operation: Operation,
+        received: Time,
+        turn: &mut Turn<'_>,
+    ) {
         if let Some(refusal) = self.refuses(&operation) {
             Self::release(&operation, turn);
             turn.complete(ticket, Err(refusal));
@@ -151,8 +157,8 @@ impl Volume {
         let held = Held {
             from: From::Here(ticket),
             operation,
-            received: turn.now,
-            token: self.token,
+            received,
+            token: self.tokens.at(received),
         };
         self.intake.put(order, held, self.sequences());
     }

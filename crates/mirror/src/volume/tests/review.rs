@@ -2,7 +2,7 @@
 
 use super::manager::{Manager, Mode};
 use crate::control::{CacheMode, FromVolume, Time, ToVolume};
-use crate::volume_action::Refusal;
+use crate::volume_action::{Refusal, Ticket};
 
 fn pair() -> Manager {
     let mut manager = Manager::new(CacheMode::WriteThrough, 1);
@@ -129,4 +129,50 @@ fn what_is_applied_keeps_no_buffer_while_word_of_the_commit_is_awaited() {
         assert_eq!(manager.world.machines[1].live_buffers(), before, "{node}");
         assert_eq!(manager.world.machines[0].live_buffers(), 0);
     }
+}
+
+/// A volume that stands still is given an operation whose command came at `received`.
+fn give(manager: &mut Manager, node: usize, received: Time) {
+    let world = manager.world.now;
+    let machine = &mut manager.world.machines[node];
+    let operation = machine.write_of(7, &[1]);
+    machine.with(world, |volume, now, out| {
+        volume.order(now, ToVolume::Suspend, out);
+        volume.submit_received(now, received, Ticket(1), operation, out);
+    });
+}
+
+#[test]
+fn a_write_is_as_old_as_its_command_and_not_as_its_data() {
+    for node in 0..2 {
+        let mut manager = pair();
+        let received = manager.world.now + manager.world.machines[node].ahead;
+        manager.world.run(Time::from_millis(3500));
+        give(&mut manager, node, received);
+        let later = manager.world.now + Time::from_millis(700);
+        let machine = &mut manager.world.machines[node];
+        assert_eq!(machine.completed, []);
+        machine.with(later, |volume, now, out| volume.timer(now, out));
+        assert_eq!(machine.completed, [(Ticket(1), Err(Refusal::Busy))]);
+    }
+}
+
+#[test]
+fn a_forward_carries_the_token_of_the_time_of_its_command() {
+    let mut manager = pair();
+    manager.heartbeat();
+    let [owner, replica] = [0, 1].map(|node| manager.world.machines[node].ahead);
+    let then = manager.world.now;
+    for _ in 0..20 {
+        manager.world.run(Time::from_millis(100));
+        manager.heartbeat();
+    }
+    give(&mut manager, 1, then + replica);
+    let intake = &manager.world.machines[1].volume.as_ref().unwrap().intake;
+    let held = intake.get(intake.first().unwrap()).unwrap();
+    let sent = Time::from_micros(held.token.0) - owner;
+    assert!(
+        sent <= then && then - sent < Time::from_millis(200),
+        "{sent:?}"
+    );
 }
