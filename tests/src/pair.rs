@@ -134,12 +134,14 @@ impl Pair {
 
     /// How to log in to the volume.
     pub fn parameters(&self) -> Parameters {
-        Parameters::new(
-            INITIATOR,
-            Purpose::Normal {
-                target: self.target.clone(),
-            },
-        )
+        let purpose = Purpose::Normal {
+            target: self.target.clone(),
+        };
+        // Not one of those that `paths` uses: a login with the same ISID ends the other session.
+        Parameters {
+            isid: [0x80, 0, 0, 0, 0, 0x77],
+            ..Parameters::new(INITIATOR, purpose)
+        }
     }
 
     /// Both paths, as a multipath initiator has them.
