@@ -34,6 +34,7 @@ mod stage;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod turn;
 mod window;
 
@@ -58,6 +59,7 @@ use owner::Verdict;
 use reads::Reads;
 use running::Running;
 use stage::Stage;
+use tokens::Tokens;
 use turn::Turn;
 use window::Window;
 
@@ -141,8 +143,7 @@ pub struct Volume {
     cleaning: metadata::Cleaning,
     /// When idle regions are looked for next.
     clean_at: Time,
-    /// The partner's newest heartbeat token, and when it came.
-    token: (u64, Time),
+    tokens: Tokens,
     /// The last State operation of each kind: what a joining partner is given.
     states: BTreeMap<u16, Box<[u8]>>,
     attempts: u64,
@@ -192,7 +193,7 @@ impl Volume {
             dirty: Dirty::new(spec.id, spec.size),
             cleaning: metadata::Cleaning::default(),
             clean_at: Time::ZERO,
-            token: (0, Time::ZERO),
+            tokens: Tokens::default(),
             states: BTreeMap::new(),
             attempts: 0,
             next_request: 1,
@@ -218,8 +219,21 @@ impl Volume {
         operation: Operation,
         out: &mut Vec<VolumeAction>,
     ) {
+        self.submit_received(now, now, ticket, operation, out);
+    }
+
+    /// As [`Self::submit`], for an operation whose command was received at an earlier time: from
+    /// then on counts how old it is, and the token that it is forwarded with is of then.
+    pub fn submit_received(
+        &mut self,
+        now: Time,
+        received: Time,
+        ticket: Ticket,
+        operation: Operation,
+        out: &mut Vec<VolumeAction>,
+    ) {
         let turn = &mut Turn { now, out };
-        self.take_in(ticket, operation, turn);
+        self.take_in(ticket, operation, received, turn);
         self.pump(turn);
     }
 
@@ -331,16 +345,10 @@ impl Volume {
         self.pump(turn);
     }
 
-    /// The newest heartbeat token of the partner and when it came. A token is the partner's own
-    /// boot time in microseconds when it sent the heartbeat.
-    ///
-    /// One that overtook another is dropped. One that is older by far is of a partner whose
-    /// machine started again, and its clock with it.
+    /// A heartbeat token of the partner and when it came. A token is the partner's own boot time
+    /// in microseconds when it sent the heartbeat.
     pub fn token(&mut self, token: u64, received: Time) {
-        let restarted = Time::from_micros(token) + DROP_AGE < Time::from_micros(self.token.0);
-        if (token, received) > self.token || restarted {
-            self.token = (token, received);
-        }
+        self.tokens.came(token, received);
     }
 
     /// A deadline has passed, or nothing in particular.
