@@ -36,6 +36,7 @@ impl Volume {
             ToVolume::Suspend => {
                 self.suspended = true;
                 self.wanted_told = false;
+                self.initiator_seen = false;
                 // What was answered from memory must survive a power cut before this node may go
                 // on alone; from here on nothing more is answered from memory.
                 if self.answers_from_memory() {
@@ -184,7 +185,10 @@ impl Volume {
             || self.reads.len() > 0
             || !self.flushes.is_empty()
             || !self.forwards.is_empty();
-        if idle && waits && !self.wanted_told {
+        // What waits since before may come from an initiator that this node has lost together
+        // with the partner: then the other side serves it, and this one must not.
+        let wanted = waits && (self.initiator_seen || !self.suspended);
+        if idle && wanted && !self.wanted_told {
             self.wanted_told = true;
             turn.tell(FromVolume::Wanted);
         }

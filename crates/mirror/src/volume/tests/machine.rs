@@ -1,8 +1,10 @@
 //! One pretend machine: a disk that may lose what was not flushed, a metadata area that tears,
 //! buffers that are counted, and the volume under test. A block's content is one number.
 
+use super::super::stage::Role;
 use crate::control::{CacheMode, FromVolume, Incarnation, NodeId, Time, VolumeId, VolumeSpec};
-use crate::metadata_layout::metadata_len;
+use crate::intents::{Intents, MAX_SET};
+use crate::metadata_layout::{INTENTS_OFFSET, REGION, metadata_len};
 use crate::operation::{BufferId, Extent, Operation, Payload};
 use crate::volume::Volume;
 use crate::volume_action::{ChannelId, FrameBody, Refusal, Ticket, VolumeAction};
@@ -284,6 +286,7 @@ impl Machine {
     fn take_up(&mut self, action: VolumeAction) {
         match action {
             VolumeAction::Io { id, io } => {
+                self.check_intended(&io);
                 match &io {
                     Io::Write { payload, .. } => self.lend(payload.buffer),
                     Io::Read { buffer, .. } => {
@@ -320,6 +323,34 @@ impl Machine {
             VolumeAction::NeedBuffer { request, len } => self.wanted_buffers.push((request, len)),
             VolumeAction::State { kind, bytes } => self.states.push((kind, bytes)),
             VolumeAction::Tell(word) => self.told.push(word),
+        }
+    }
+
+    /// A bit is durable before a write of its region is submitted, except at a target, whose
+    /// record says that it is inconsistent.
+    fn check_intended(&self, io: &Io) {
+        let volume = self.volume.as_ref().expect("only a volume acts");
+        if volume.role() == Role::Target || volume.spec.partner.is_none() {
+            return;
+        }
+        let extent = match io {
+            Io::Write {
+                offset, payload, ..
+            } => Extent {
+                offset: *offset,
+                len: u64::from(payload.len),
+            },
+            Io::Zero { extent, .. } | Io::Discard { extent, .. } => *extent,
+            _ => return,
+        };
+        let at = usize::try_from(INTENTS_OFFSET).unwrap();
+        let mut durable = Intents::new(VolumeId(1), self.size, MAX_SET);
+        durable.load(0, &self.meta[at..at + 512]);
+        for region in extent.offset / REGION..=(extent.end() - 1) / REGION {
+            assert!(
+                durable.regions().any(|set| set == region),
+                "region {region} is written without a durable intent"
+            );
         }
     }
 
