@@ -22,6 +22,7 @@ use crate::events::Events;
 use crate::pool::Pool;
 use crate::pool::file::PoolFile;
 use crate::pool::settings::TargetNumbers;
+use crate::recorder::{self, Recorder};
 use crate::secret::PAIR_SECRET_MIN;
 use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
@@ -117,6 +118,7 @@ pub(crate) struct Control {
     /// The same moment on the shard's clock.
     born: Time,
     node: Node,
+    recorder: Option<Recorder>,
     actions: Vec<NodeAction>,
     shard: ShardHandle,
     inputs: mpsc::Sender<Input>,
@@ -156,6 +158,7 @@ impl Control {
     fn new(
         config: Config,
         secret: Vec<u8>,
+        recorder: Option<Recorder>,
         mut events: Events,
         file: PoolFile,
         shard: ShardHandle,
@@ -196,7 +199,11 @@ impl Control {
             pool: read(POOL_STATE_FILE)?,
         };
         let born = boot_time();
-        let node = Node::new(settings, uuid::random(), born);
+        let seed = uuid::random();
+        if let Some(recorder) = &recorder {
+            recorder.node(&settings, seed, born);
+        }
+        let node = Node::new(settings, seed, born);
         let lane = Lane::start("lockstep-state").map_err(RunError::Runtime)?;
         if let Some(partner) = partner {
             let addresses = u16::try_from(config.partner.sync_remote.len()).expect("at most 8");
@@ -230,6 +237,7 @@ impl Control {
             started: now,
             born,
             node,
+            recorder,
             actions: Vec::new(),
             shard,
             inputs,
@@ -322,7 +330,15 @@ impl Control {
     /// Hands an event to `Node` and carries out what it wants.
     fn tell(&mut self, event: NodeEvent<'_>) {
         let mut actions = std::mem::take(&mut self.actions);
-        self.node.handle(boot_time(), event, &mut actions);
+        let now = boot_time();
+        match &self.recorder {
+            Some(recorder) => {
+                let noted = recorder::of_node(&event);
+                self.node.handle(now, event, &mut actions);
+                recorder.to_node(now, noted, &actions);
+            }
+            None => self.node.handle(now, event, &mut actions),
+        }
         for action in actions.drain(..) {
             self.carry_out(action);
         }

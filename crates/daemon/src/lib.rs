@@ -14,6 +14,7 @@ pub mod pool;
 pub mod pool_memory;
 mod preflight;
 pub mod provision;
+pub mod recorder;
 pub mod secret;
 pub mod shard_thread;
 pub mod store;

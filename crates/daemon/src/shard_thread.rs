@@ -19,6 +19,7 @@ mod tests;
 
 pub use worker::DriverCounters;
 
+use crate::recorder::Recorder;
 use crate::store::Disk;
 use lockstep_engine::counters::Counters;
 use lockstep_engine::interface::{FromShard, ToShard};
@@ -56,6 +57,8 @@ pub struct ShardThreadConfig {
     pub cpu: Option<usize>,
     /// A peer that reads nothing for so long while something is queued for it is given up.
     pub stall: Duration,
+    /// Notes every event of the shard, if somebody wants to see the run again.
+    pub recorder: Option<Recorder>,
 }
 
 /// Orders to the thread; carried out in their order.

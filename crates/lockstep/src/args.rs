@@ -78,6 +78,10 @@ pub(crate) struct Daemon {
         default_value = "/etc/lockstep/lockstep.toml"
     )]
     pub(crate) config: PathBuf,
+    /// Write every event of this run into a new file, for lockstep-sim to play again; it will hold
+    /// secrets
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

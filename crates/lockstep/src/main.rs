@@ -50,7 +50,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Daemon(daemon) => {
             log_to_stderr(&arguments.log);
             let config = lockstep_daemon::config::Config::load(&daemon.config)?;
-            lockstep_daemon::run(config)?;
+            lockstep_daemon::run(config, daemon.record.as_deref())?;
         }
         Command::Demo(demo) => {
             log_to_stderr(&arguments.log);

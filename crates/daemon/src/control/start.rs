@@ -5,6 +5,7 @@ use super::{Control, Input, links};
 use crate::config::Config;
 use crate::events::Events;
 use crate::pool::file::PoolFile;
+use crate::recorder::Recorder;
 use crate::secret::{self, PAIR_SECRET_MIN, SecretError};
 use crate::shard_thread::{FromThread, ShardThreadConfig, SpawnError};
 use crate::{durable, http, pool_memory, preflight, shard_thread, uuid};
@@ -75,6 +76,14 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
+    /// The recording.
+    #[error("--record {}: {source}; name a file that is not there yet, in a directory that is", path.display())]
+    Record {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// No runtime or signals.
     #[error("the control thread cannot start: {0}")]
     Runtime(io::Error),
@@ -96,7 +105,12 @@ pub enum RunError {
 }
 
 /// Runs a node until it is told to stop (SIGTERM or SIGINT), in order. Blocks.
-pub fn run(config: Config) -> Result<(), RunError> {
+///
+/// `record`: write every event of the run there, for the simulator.
+///
+/// # Errors
+/// See [`RunError`].
+pub fn run(config: Config, record: Option<&Path>) -> Result<(), RunError> {
     let problems = preflight(&config);
     if !problems.is_empty() {
         return Err(RunError::Preflight(problems));
@@ -114,14 +128,23 @@ pub fn run(config: Config) -> Result<(), RunError> {
     let events = Events::open(&state).map_err(in_state(&state))?;
     let file = PoolFile::new(&state).map_err(in_state(&state))?;
     try_addresses(&config)?;
-    let (shard, reports) = shard_thread::spawn(shard_config(&config))?;
+    let recorder = record.map(start_recording).transpose()?;
+    let (shard, reports) = shard_thread::spawn(shard_config(&config, recorder.clone()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
     let ended = runtime.block_on(async {
         let (sender, inputs) = mpsc::channel(INPUTS);
-        let control = Control::new(config, secret, events, file, shard, sender.clone())?;
+        let control = Control::new(
+            config,
+            secret,
+            recorder,
+            events,
+            file,
+            shard,
+            sender.clone(),
+        )?;
         start_tasks(&control, sender, reports).await?;
         control.run(inputs).await
     });
@@ -174,7 +197,14 @@ fn lock_state(state: &Path) -> Result<File, RunError> {
     }
 }
 
-fn shard_config(config: &Config) -> ShardThreadConfig {
+fn start_recording(path: &Path) -> Result<Recorder, RunError> {
+    Recorder::create(path).map_err(|source| RunError::Record {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn shard_config(config: &Config, recorder: Option<Recorder>) -> ShardThreadConfig {
     let plain = |list: &[crate::config::Address]| list.iter().map(|address| address.0).collect();
     ShardThreadConfig {
         portals: plain(&config.portals.data),
@@ -184,6 +214,7 @@ fn shard_config(config: &Config) -> ShardThreadConfig {
         seed: uuid::random(),
         cpu: None,
         stall: STALL,
+        recorder,
     }
 }
 

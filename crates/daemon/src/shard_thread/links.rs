@@ -6,6 +6,7 @@
 use super::connection::{Connection, INBOX_BYTES, Parcel, Phase, Receiving};
 use super::tokens::Owner;
 use crate::crc;
+use crate::recorder::{self, Recorder};
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_engine::interface::{Action, Event, Origin, Want};
 use lockstep_engine::shard::Shard;
@@ -38,11 +39,18 @@ pub(super) struct Core {
     pub shard: Shard,
     pub now: Time,
     pub actions: Vec<Action>,
+    pub recorder: Option<Recorder>,
 }
 
 impl Core {
     pub(super) fn event(&mut self, event: Event<'_>) {
+        let Some(recorder) = &self.recorder else {
+            self.shard.handle(self.now, event, &mut self.actions);
+            return;
+        };
+        let (noted, before) = (recorder::of_shard(&event), self.actions.len());
         self.shard.handle(self.now, event, &mut self.actions);
+        recorder.to_shard(self.now, noted, &self.actions[before..]);
     }
 }
 

@@ -66,6 +66,7 @@ impl Node {
             seed: [7; 32],
             cpu: None,
             stall,
+            recorder: None,
         })
         .unwrap();
         let mut node = Self {
@@ -374,6 +375,7 @@ fn an_address_that_is_not_ours_is_reported_once_and_tried_again() {
         seed: [0; 32],
         cpu: None,
         stall: Duration::from_secs(1),
+        recorder: None,
     })
     .unwrap();
     shard.send(ToThread::OpenPortals).unwrap();
@@ -440,6 +442,7 @@ fn two_threads_find_each_other_and_a_dial_to_nobody_is_tried_again() {
         seed: [3; 32],
         cpu: None,
         stall: Duration::from_secs(5),
+        recorder: None,
     };
     // An address of which nobody but us knows.
     let address = std::net::TcpListener::bind("127.0.0.1:0")

@@ -16,9 +16,9 @@ use lockstep_mirror::control::Time;
 use lockstep_mirror::volume_io::{Io, Value};
 use lockstep_uring::{Arena, Completion, Ring, SlotClass, Waker};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -86,6 +86,9 @@ impl Worker {
                 .map_err(|error| SpawnError::Cpu { cpu, error })?;
         }
         let shard = Shard::new(&config.pool, config.seed);
+        if let Some(recorder) = &config.recorder {
+            recorder.shard(&config.pool, config.seed);
+        }
         // The shard's slots come first, so that their numbers are the arena's. Then those of our own.
         let mut classes: Vec<SlotClass> = shard
             .pool_layout()
@@ -115,6 +118,7 @@ impl Worker {
             shard,
             now: boot_time(),
             actions: Vec::new(),
+            recorder: config.recorder,
         };
         Ok(Self {
             core,
@@ -271,12 +275,11 @@ impl Worker {
             self.dials.housekeeping(&mut self.core);
         }
         if self.next_snapshot <= now {
+            // Somebody is reading it just now: the next turn will do.
+            let Ok(mut snapshot) = self.shared.snapshot.try_lock() else {
+                return;
+            };
             self.next_snapshot = now + SNAPSHOT_EVERY;
-            let mut snapshot = self
-                .shared
-                .snapshot
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
             snapshot.shard.clone_from(self.core.shard.counters());
             snapshot.driver = DriverCounters {
                 turns: self.turns,
