@@ -51,9 +51,7 @@ fn a_change_while_the_partner_is_down_is_taken_before_its_portals_open() {
         "changing needs the right to act alone"
     );
     world.boot(1);
-    while !world.machines[1].portals {
-        world.run(ms(20));
-    }
+    world.run_until(ms(15_000), |it| it.machines[1].portals);
     assert!(holds(&world, 1, b"new secret"));
 }
 

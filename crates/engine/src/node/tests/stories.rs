@@ -579,9 +579,7 @@ fn a_node_that_was_put_out_never_goes_alone() {
     let mut world = World::mirrored(25);
     (world.machines[0].io, world.machines[1].io) = (true, true);
     world.cut(0);
-    while world.standing(0) != Some(Standing::Alone) {
-        world.run(ms(20));
-    }
+    world.run_until(ms(5000), |it| it.standing(0) == Some(Standing::Alone));
     world.crash(0);
     world.run(ms(8000));
     assert_eq!(world.standing(1), Some(Standing::Waiting));
