@@ -175,6 +175,12 @@ impl Endpoint {
         }
     }
 
+    /// Asks every initiator of a target for a sign of life; `Output::Alive` follows for each that
+    /// answers.
+    pub fn ping_target(&mut self, now: Time, target: TargetId, out: &mut Vec<Output>) {
+        self.ping_sessions(now, target, out);
+    }
+
     /// Asks all initiators to log out, and closes what is left at `by`. From now on no connection
     /// is taken: this comes before the end of the process.
     pub fn logout_all(&mut self, now: Time, by: Time, out: &mut Vec<Output>) {

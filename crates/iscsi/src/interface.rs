@@ -197,6 +197,13 @@ pub enum Output {
         /// Its target.
         target: TargetId,
     },
+    /// The initiator answered a question for a sign of life.
+    Alive {
+        /// Its session.
+        nexus: NexusId,
+        /// Of this target.
+        target: TargetId,
+    },
     /// Something an operator may want to read (a refused login and why), already rate-limited.
     Note {
         /// One sentence.

@@ -189,8 +189,9 @@ pub enum FromVolume {
         /// Epoch of the configuration.
         epoch: u64,
     },
-    /// An initiator's operation waits for this volume to be served: the lazy unilateral step
-    /// may be taken. Sent once after each `Suspend` and after `Open`, when the first one waits.
+    /// An initiator's operation waits for this volume to be served, and after `Suspend` an
+    /// initiator has shown that it reaches this node: the lazy unilateral step may be taken. Sent
+    /// once after each `Suspend` and after `Open`, when the first one waits.
     Wanted,
     /// An operation has waited for the partner for more than 5 s.
     Late,

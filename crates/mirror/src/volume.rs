@@ -110,6 +110,8 @@ pub struct Volume {
     suspended: bool,
     drain: Option<closing::Drain>,
     wanted_told: bool,
+    /// Since it was suspended, an initiator has shown that it reaches this node.
+    initiator_seen: bool,
     /// The configuration whose numbers are in use, also a source's that is followed.
     epoch: u64,
     lineage: u64,
@@ -167,6 +169,7 @@ impl Volume {
             suspended: false,
             drain: None,
             wanted_told: false,
+            initiator_seen: false,
             epoch: 0,
             lineage: 0,
             partner_incarnation: None,
@@ -349,6 +352,15 @@ impl Volume {
     /// in microseconds when it sent the heartbeat.
     pub fn token(&mut self, token: u64, received: Time) {
         self.tokens.came(token, received);
+    }
+
+    /// An initiator has answered, or logged in, just now: it reaches this node. An operation that
+    /// has waited since the partner fell silent does not show that.
+    pub fn initiator_seen(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
+        if self.suspended && !self.initiator_seen {
+            self.initiator_seen = true;
+            self.pump(&mut Turn { now, out });
+        }
     }
 
     /// A deadline has passed, or nothing in particular.

@@ -6,7 +6,7 @@ use crate::counters::VolumeCounters;
 use crate::interface::{Action, Body, FromShard, ToShard, VolumeSettings};
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::{ConnId, TargetId};
-use lockstep_mirror::control::Time;
+use lockstep_mirror::control::{Time, ToVolume};
 use lockstep_mirror::hello::{Hello, Purpose, Side};
 use lockstep_mirror::volume::Volume;
 use lockstep_mirror::volume_action::ChannelId;
@@ -33,7 +33,12 @@ impl Shard {
             ToShard::Volume(id, order) => {
                 // None: an order that crossed the volume's detaching.
                 if let Some(volume) = self.volume_index(id.0) {
+                    let suspended = order == ToVolume::Suspend;
                     self.mirror(volume, |mirror, out| mirror.order(now, order, out));
+                    if suspended {
+                        let target = TargetId(self.volumes[volume].settings.target);
+                        self.session(|endpoint, out| endpoint.ping_target(now, target, out));
+                    }
                 }
             }
             ToShard::Token { token, received } => {

@@ -153,6 +153,7 @@ impl Shard {
                         tasks: 0,
                     },
                 );
+                self.initiator_seen(now, target);
             }
             Output::NexusDown { nexus, .. } => {
                 for slot in &mut self.volumes {
@@ -164,11 +165,22 @@ impl Shard {
                     actions.push(Action::Report(FromShard::LoggedOut));
                 }
             }
+            Output::Alive { target, .. } => self.initiator_seen(now, target),
             Output::Note { text } => {
                 if self.notes < super::MAX_NOTES_A_PERIOD {
                     self.notes += 1;
                     actions.push(Action::Report(FromShard::Note(text)));
                 }
+            }
+        }
+    }
+
+    /// An initiator of the target reaches this node now: its volumes may say that they are wanted.
+    fn initiator_seen(&mut self, now: Time, target: TargetId) {
+        for index in 0..self.volumes.len() {
+            let slot = &self.volumes[index];
+            if slot.live && slot.settings.target == target.0 {
+                self.mirror(index, |volume, out| volume.initiator_seen(now, out));
             }
         }
     }

@@ -95,7 +95,12 @@ impl Endpoint {
         let request: NopOut = transmute!(connection.header);
         if request.task_tag.get() == NO_TAG {
             // The answer to our own, or a sign of life: it wants none.
-            connection.pinged = None;
+            let asked = connection.pinged.take().is_some();
+            let session = connection.session().filter(|_| asked);
+            let session = session.and_then(|index| self.sessions[index as usize].as_ref());
+            if let Some((nexus, target)) = session.and_then(|it| Some((it.nexus, it.target?))) {
+                out.push(Output::Alive { nexus, target });
+            }
             return;
         }
         let mut header = NopIn::new_zeroed();

@@ -3,7 +3,7 @@
 
 use super::Endpoint;
 use crate::connection::{Receive, State};
-use crate::interface::{ConnId, Output, Time};
+use crate::interface::{ConnId, Output, TargetId, Time};
 use crate::pdu::{AsyncMessage, FINAL, NO_TAG, NopIn, async_event, opcode};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -111,6 +111,27 @@ impl Endpoint {
                 if let Some(connection) = self.connection_mut(conn) {
                     connection.deadline = next.min(connection.stalled.unwrap_or(Time::MAX));
                 }
+            }
+        }
+    }
+
+    /// Asks the initiators of a target, unless they were asked already.
+    pub(super) fn ping_sessions(&mut self, now: Time, target: TargetId, out: &mut Vec<Output>) {
+        let timeout = Time::from_secs(u64::from(self.settings.nop_timeout_s.max(1)));
+        let sessions = self.sessions.iter().flatten();
+        let conns: Vec<ConnId> = sessions
+            .filter(|session| session.target == Some(target))
+            .map(|session| session.conn)
+            .collect();
+        for conn in conns {
+            let asked = self.connection_mut(conn).filter(|connection| {
+                matches!(connection.state, State::Full { .. }) && connection.pinged.is_none()
+            });
+            if let Some(connection) = asked {
+                connection.pinged = Some(now);
+                connection.deadline = connection.deadline.min(now + timeout);
+                self.ping(conn, out);
+                self.wake_at(now + timeout);
             }
         }
     }

@@ -55,6 +55,7 @@ fn an_answered_ping_is_no_reason_to_leave() {
         answer.transfer_tag = header.transfer_tag;
         answer.cmd_sn = 1.into();
         world.pdu(client.conn, &answer, &[]);
+        assert!(matches!(world.event(), Output::Alive { .. }));
         world.quiet();
     }
 }
