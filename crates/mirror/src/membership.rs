@@ -24,6 +24,8 @@ mod pairing;
 pub mod report;
 pub mod status;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod terms;
 
 pub use terms::{Contact, Output, Settings, Severity, Turn, Why};
@@ -140,6 +142,8 @@ pub struct Membership {
     /// The outcome of a round that has not been acted on.
     decided: Option<Configuration>,
     highest: Ballot,
+    /// What this node's acceptor holds, perhaps not durably yet.
+    voting: Option<Configuration>,
     promise_until: Time,
     lease_until: Time,
     stopping: Option<stop::Stop>,
@@ -216,6 +220,7 @@ impl Membership {
             candidate: None,
             decided: None,
             highest: Ballot::default(),
+            voting: None,
             promise_until: Time::ZERO,
             lease_until: Time::ZERO,
             stopping: None,
@@ -339,7 +344,11 @@ impl Membership {
     #[must_use]
     pub fn may_accept(&self, value: &Configuration, vote: &Vote) -> bool {
         if !value.members.contains(self.settings.me) {
-            return matches!(self.role, Role::Idle | Role::Target { .. }) && self.quiet();
+            // A unilateral step that is taken is not taken back: a newer value knows of it.
+            let mine = self.writing.as_ref().unwrap_or(&self.durable).configuration;
+            let overtaken = mine.unilateral && value.epoch <= mine.epoch;
+            let idle = matches!(self.role, Role::Idle | Role::Target { .. });
+            return idle && self.quiet() && !overtaken;
         }
         let prepared = self
             .durable
@@ -348,6 +357,12 @@ impl Membership {
         prepared
             || self.durable.configuration.lineage() == value.lineage()
             || vote.value == Some(*value)
+    }
+
+    /// The value that this node's acceptor holds, durably or not yet: its answer may leave as soon
+    /// as it is, so it counts already.
+    pub fn voting(&mut self, value: Option<Configuration>) {
+        self.voting = value;
     }
 
     /// This node's acceptor votes for a value: that binds it as a lease does.

@@ -195,11 +195,12 @@ impl Node {
 
     fn step_volume(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
         let contact = self.heart.contact();
-        let vote = self.votes.vote(id);
+        let (vote, voting) = (self.votes.vote(id), self.votes.voting(id));
         let Some(volume) = self.volumes.get_mut(&id) else {
             return;
         };
         volume.membership.contact(contact);
+        volume.membership.voting(voting);
         let mut out = Vec::new();
         let now = turn.now;
         volume.membership.step(&mut membership::Turn {

@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
-use lockstep_mirror::control::{Time, VolumeId};
+use lockstep_mirror::control::{Configuration, Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::register::{Acceptor, AcceptorError, Message, Vote};
 
@@ -64,6 +64,11 @@ impl Votes {
 
     pub(super) fn vote(&self, volume: VolumeId) -> Vote {
         self.durable.vote(volume)
+    }
+
+    /// The value that is or will be in the file.
+    pub(super) fn voting(&self, volume: VolumeId) -> Option<Configuration> {
+        self.acceptor.vote(volume).value
     }
 
     pub(super) fn has(&self, volume: VolumeId) -> bool {

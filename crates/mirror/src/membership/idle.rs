@@ -63,10 +63,11 @@ impl Membership {
             .durable
             .prepared
             .is_some_and(|it| it.members != self.only_me());
-        let barred = turn
-            .vote
-            .value
-            .is_some_and(|it| !it.members.contains(self.settings.me));
+        let without_me = |it: &Configuration| !it.members.contains(self.settings.me);
+        let barred = [turn.vote.value, self.voting]
+            .iter()
+            .flatten()
+            .any(without_me);
         self.why = if configuration.epoch == 0 {
             Why::NeedsPartner
         } else if self.durable.inconsistent
