@@ -7,7 +7,6 @@ use crate::op::Allocate;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 const CLASSES: [SlotClass; 2] = [
@@ -417,11 +416,28 @@ fn a_ring_that_is_dropped_takes_its_loans_back() {
 
 #[test]
 fn a_lock_outlives_its_descriptor_until_the_last_operation_has_ended() {
-    let (path, file) = scratch_file("lock");
+    use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
+    // A FIFO, because an operation on it takes as long as we like.
+    let path = std::env::temp_dir().join(format!("lockstep-uring-{}-fifo", std::process::id()));
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let end = || open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).unwrap();
+    let (mut arena, mut ring, other) = (arena(), ring(), end());
+    let file = Rc::new(end());
     crate::file::lock(&file).unwrap();
-    let other = File::open(&path).unwrap();
-    assert_eq!(crate::file::lock(other.as_fd()), Err(Errno::WOULDBLOCK));
-    drop(file);
-    crate::file::lock(other.as_fd()).unwrap();
+    let into = arena.lend_mut(0, 0, 4);
+    ring.submit(
+        Token(1),
+        Op::Read {
+            file,
+            into,
+            offset: u64::MAX,
+        },
+    );
+    ring.turn(Duration::from_millis(20), &mut Vec::new())
+        .unwrap();
+    assert_eq!(crate::file::lock(&other), Err(Errno::WOULDBLOCK));
+    rustix::io::write(&other, b"late").unwrap();
+    assert_eq!(take(&mut ring, 1)[0].result, Ok(4));
+    crate::file::lock(&other).unwrap();
     std::fs::remove_file(path).unwrap();
 }
