@@ -339,10 +339,13 @@ impl Shard {
     /// The command that has waited longest for a buffer: its place in the queue, and when it is
     /// answered BUSY.
     fn longest_waiting(&self) -> Option<(usize, Time)> {
-        self.starved.iter().enumerate().find_map(|(place, waiting)| match waiting {
-            Starved::Task(id) => Some((place, self.task(*id)?.started + PATIENCE)),
-            Starved::Volume { .. } => None,
-        })
+        self.starved
+            .iter()
+            .enumerate()
+            .find_map(|(place, waiting)| match waiting {
+                Starved::Task(id) => Some((place, self.task(*id)?.started + PATIENCE)),
+                Starved::Volume { .. } => None,
+            })
     }
 
     /// When `turn_away` has something to do.
@@ -353,7 +356,10 @@ impl Shard {
     /// Commands that found no buffer for too long are answered BUSY: a command that waits for its
     /// buffer keeps everything behind it on its connection waiting, aborts and pings too.
     pub(super) fn turn_away(&mut self, now: Time) {
-        while let Some((place, _)) = self.longest_waiting().filter(|&(_, deadline)| deadline <= now) {
+        while let Some((place, _)) = self
+            .longest_waiting()
+            .filter(|&(_, deadline)| deadline <= now)
+        {
             if let Some(Starved::Task(id)) = self.starved.remove(place) {
                 self.finish(now, id, Outcome::Busy, DataIn::None);
             }
