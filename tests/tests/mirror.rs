@@ -11,10 +11,11 @@ use lockstep_initiator::core::command::Command;
 use lockstep_initiator::core::ledger::Ledger;
 use lockstep_initiator::core::multipath::Options;
 use lockstep_initiator::load::{Load, LoadSettings};
+use lockstep_tests::node::Node;
 use lockstep_tests::pair::{Pair, SIZE};
 use lockstep_tests::{LUN, VOLUME, content};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[test]
 fn what_is_written_through_one_node_is_read_through_the_other() {
@@ -128,14 +129,9 @@ fn kill_cycles(name: &str, cycles: usize) {
         load.take_longest_gap();
         pair.nodes[victim].kill();
         let before = load.counters().writes.load(Ordering::Relaxed);
-        let start = Instant::now();
-        while load.counters().writes.load(Ordering::Relaxed) < before + 100 {
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "cycle {cycle}: I/O does not go on"
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let goes_on = |_: &Node| load.counters().writes.load(Ordering::Relaxed) >= before + 100;
+        let what = format!("I/O to go on in cycle {cycle}");
+        pair.nodes[1 - victim].wait_for(&what, Duration::from_secs(20), goes_on);
         gaps.push(load.take_longest_gap());
         pair.nodes[victim].start();
         pair.wait_mirrored();
