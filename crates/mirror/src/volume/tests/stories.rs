@@ -323,6 +323,11 @@ fn a_waiting_initiator_is_told_of_once() {
     manager.world.read(0, 0, 1);
     manager.world.read(0, 1, 1);
     manager.world.run(Time::from_secs(1));
+    assert!(!manager.world.machines[0].told.contains(&FromVolume::Wanted));
+    manager
+        .world
+        .with(0, |volume, now, out| volume.initiator_seen(now, out));
+    manager.world.run(Time::from_secs(1));
     let wanted = manager.world.machines[0]
         .told
         .iter()
@@ -503,6 +508,120 @@ fn damaged_metadata_means_that_everything_may_differ() {
             .log
             .iter()
             .any(|line| line.contains("told by 1: Opened { dirty: 0, intents: 4 }"))
+    );
+}
+
+#[test]
+fn an_inherited_write_is_not_answered_while_the_partner_may_read_what_was_before() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    manager.heartbeat();
+    let start = manager.world.now;
+    manager.world.read(1, 7, 1);
+    manager.world.run(Time::ZERO);
+    for channel in &mut manager.world.channels {
+        channel.stuck = true;
+    }
+    let write = manager.world.write(0, 7, 1);
+    manager.world.run(Time::from_millis(10));
+    manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
+    manager.world.run(Time::from_millis(100));
+    let read = manager.world.read(1, 7, 1);
+    manager.world.run(Time::ZERO);
+    assert_eq!(
+        manager.world.read_values[&read],
+        [0],
+        "its lease still holds"
+    );
+    assert_eq!(manager.world.result(write), None);
+    manager
+        .world
+        .run(Time::from_millis(1600) - (manager.world.now - start));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+}
+
+#[test]
+fn a_replica_that_a_stuck_channel_keeps_behind_stops_reading() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    for channel in &mut manager.world.channels {
+        channel.stuck = true;
+    }
+    manager.world.write(0, 7, 1);
+    for _ in 0..16 {
+        manager.heartbeat();
+        manager.world.run(Time::from_millis(100));
+    }
+    let read = manager.world.read(1, 7, 1);
+    manager.world.run(Time::from_millis(10));
+    assert_eq!(
+        manager.world.result(read),
+        None,
+        "whoever wrote may have given up that path"
+    );
+    for channel in &mut manager.world.channels {
+        channel.stuck = false;
+    }
+    manager.world.run(Time::from_millis(10));
+    assert_eq!(manager.world.read_values[&read], [1]);
+}
+
+#[test]
+fn what_an_abandoned_copy_left_on_a_channel_is_not_applied() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    manager.world.write(0, 7, 1);
+    manager.world.run(Time::ZERO);
+    manager.crash(1, true);
+    manager.eject(0);
+    // The copy does not come to its end while a block cannot be read.
+    manager.world.machines[0].unreadable.insert(7);
+    while manager.nodes[1].mode != Mode::Target {
+        manager.heal();
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+    }
+    manager.world.connect();
+    manager.world.connect();
+    let copying = |manager: &Manager| manager.world.log.iter().any(|line| line.contains(" Copy"));
+    while !copying(&manager) {
+        manager.world.run(Time::from_millis(5));
+        manager.listen();
+    }
+    manager.world.run(Time::from_secs(1));
+    // A mirrored write sticks in one channel; the attempt is given up and begun anew on the other.
+    for channel in &mut manager.world.channels {
+        channel.stuck = true;
+    }
+    manager.world.write(0, 9000, 1);
+    manager.world.run(Time::from_millis(10));
+    manager.abort_join();
+    let other = manager
+        .world
+        .channels
+        .iter()
+        .position(|channel| channel.queued(0) == 0);
+    manager.world.channels[other.unwrap()].stuck = false;
+    manager.world.write(0, 9000, 1);
+    manager.world.machines[0].unreadable.clear();
+    while !manager
+        .world
+        .log
+        .iter()
+        .any(|line| line.contains("JoinReady"))
+    {
+        manager.join_step();
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+    }
+    assert_eq!(manager.world.machines[1].value(9000), 2);
+    for channel in &mut manager.world.channels {
+        channel.stuck = false;
+    }
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(
+        manager.world.machines[1].value(9000),
+        2,
+        "the older write stays unapplied"
     );
 }
 

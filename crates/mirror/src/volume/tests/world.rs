@@ -23,6 +23,15 @@ pub(super) struct Channel {
     open: [bool; 2],
     broken: bool,
     queues: [VecDeque<(Fields, Body)>; 2],
+    /// Nothing is delivered for now, though nobody notices.
+    pub(super) stuck: bool,
+}
+
+impl Channel {
+    /// Frames under way from a node.
+    pub(super) fn queued(&self, from: usize) -> usize {
+        self.queues[from].len()
+    }
 }
 
 /// One operation of a client.
@@ -138,6 +147,7 @@ impl World {
             open: [true, true],
             broken: false,
             queues: [VecDeque::new(), VecDeque::new()],
+            stuck: false,
         });
         for node in 0..2 {
             let partner = self.machines[1 - node].incarnation;
@@ -258,7 +268,7 @@ impl World {
         }
         for (which, channel) in self.channels.iter().enumerate() {
             for node in 0..2 {
-                if !channel.queues[node].is_empty() {
+                if !channel.queues[node].is_empty() && !channel.stuck {
                     things.push(Thing::Deliver(which, node));
                 }
                 if channel.broken && channel.open[node] {
