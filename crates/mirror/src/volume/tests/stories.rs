@@ -587,7 +587,7 @@ fn what_an_abandoned_copy_left_on_a_channel_is_not_applied() {
         manager.world.run(Time::from_millis(5));
         manager.listen();
     }
-    manager.world.run(Time::from_secs(1));
+    manager.world.run(Time::from_secs(3));
     // A mirrored write sticks in one channel; the attempt is given up and begun anew on the other.
     for channel in &mut manager.world.channels {
         channel.stuck = true;
