@@ -24,9 +24,9 @@ mod pairing;
 pub mod report;
 pub mod status;
 mod stop;
+mod terms;
 #[cfg(test)]
 mod tests;
-mod terms;
 
 pub use terms::{Contact, Output, Settings, Severity, Turn, Why};
 
@@ -125,6 +125,8 @@ pub struct Membership {
     /// From when on it may acknowledge and read what it inherited.
     not_before: Time,
     wanted: bool,
+    /// When it woke after a pause in which the partner may have gone alone.
+    overslept: Option<Time>,
     channel: Option<bool>,
     channel_since: Time,
     union_durable: bool,
@@ -205,6 +207,7 @@ impl Membership {
             in_force: 0,
             not_before: now,
             wanted: false,
+            overslept: None,
             channel: None,
             channel_since: now,
             union_durable: false,
@@ -388,8 +391,23 @@ impl Membership {
         if !mine || epoch != self.durable.configuration.epoch || until <= self.lease_until {
             return None;
         }
+        if self
+            .overslept
+            .is_some_and(|woke| woke + self.settings.timing.lease <= until)
+        {
+            self.overslept = None;
+        }
         self.lease_until = until;
         Some(ToVolume::Lease { until })
+    }
+
+    /// This node did not run for longer than a lease: the partner may have gone alone meanwhile.
+    /// Only a promise that it gave later shows that it has not.
+    pub fn overslept(&mut self, now: Time) {
+        let with_partner = self.durable.configuration.members.count() == 2;
+        if with_partner || self.durable.prepared.is_some() {
+            self.overslept = Some(now);
+        }
     }
 
     /// Counts as an initiator's operation: the right of this node to act alone is needed.

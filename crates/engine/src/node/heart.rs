@@ -159,6 +159,9 @@ impl Node {
         let silence = timing.silence;
         if turn.now >= self.heart.looked + timing.lease {
             self.heart.awake = turn.now;
+            for volume in self.volumes.values_mut() {
+                volume.membership.overslept(turn.now);
+            }
         }
         self.heart.looked = turn.now;
         let heard = self

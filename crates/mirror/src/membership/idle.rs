@@ -58,7 +58,8 @@ impl Membership {
     fn without_partner(&mut self, turn: &mut Turn<'_>, since: Time) -> bool {
         let timing = self.settings.timing;
         let configuration = self.durable.configuration;
-        let held = self.served == Some(configuration.lineage()) || self.with.is_some();
+        let held = self.overslept.is_none()
+            && (self.served == Some(configuration.lineage()) || self.with.is_some());
         let open_join = self
             .durable
             .prepared

@@ -589,3 +589,29 @@ fn a_node_that_was_put_out_never_goes_alone() {
         world.describe()
     );
 }
+
+#[test]
+fn a_node_that_overslept_does_not_serve_what_its_partner_has_outrun() {
+    // It woke, heard nobody for two seconds, and served its old copy: acknowledged writes were gone.
+    let mut world = World::mirrored(31);
+    world.machines[0].io = true;
+    world.machines[1].io = true;
+    world.pause(1, ms(12_000));
+    world.run(ms(5000));
+    assert_eq!(world.standing(0), Some(Standing::Alone));
+    world.crash(0);
+    world.run(ms(15_000));
+    assert_eq!(world.standing(1), Some(Standing::Waiting));
+    world.boot(0);
+    world.run_until(ms(20_000), World::is_mirrored);
+}
+
+#[test]
+fn a_node_that_overslept_and_lost_nothing_may_still_go_alone() {
+    let mut world = World::mirrored(32);
+    world.pause(1, ms(1800));
+    world.run(ms(6000));
+    world.machines[1].io = true;
+    world.crash(0);
+    world.run_until(ms(4000), |it| it.standing(1) == Some(Standing::Alone));
+}
