@@ -25,7 +25,8 @@ const ANSWER_LIMIT: usize = 16 << 20;
 pub enum ClientError {
     /// Nobody listens.
     #[error(
-        "no daemon answers on {}: {source}; start it (systemctl start lockstep), or name its socket with --socket",
+        "no daemon answers on {}: {source}; start it (systemctl start lockstep), \
+        or name its socket with --socket",
         socket.display()
     )]
     NotRunning {
@@ -38,7 +39,8 @@ pub enum ClientError {
     #[error(transparent)]
     Refused(#[from] ApiError),
     /// The connection broke, or what came is not what this version understands.
-    #[error("the daemon's answer on {} cannot be used: {why}; compare `lockstep --version` with the daemon's", socket.display())]
+    #[error("the daemon's answer on {} cannot be used: {why}; compare `lockstep \
+        --version` with the daemon's", socket.display())]
     Broken {
         /// The socket that was used.
         socket: PathBuf,
@@ -91,6 +93,17 @@ impl Client {
     pub fn delete_volume(&self, name: &str, confirm: &str) -> Result<Changed, ClientError> {
         let path = format!("/v1/volumes/{}?confirm={}", escape(name), escape(confirm));
         self.request(Method::DELETE, &path, Bytes::new())
+    }
+
+    /// After a split brain: this node's copy is the one, and what the other one wrote since they
+    /// parted is lost. `confirm` must be the volume's name once more.
+    pub fn keep_volume(&self, name: &str, confirm: &str) -> Result<Changed, ClientError> {
+        let path = format!(
+            "/v1/volumes/{}/keep?confirm={}",
+            escape(name),
+            escape(confirm)
+        );
+        self.request(Method::POST, &path, Bytes::new())
     }
 
     /// Replaces whom a volume lets in.
@@ -279,7 +292,8 @@ mod tests {
         let path = socket("refusal");
         let server = serve_once(
             &path,
-            "HTTP/1.1 404 Not Found\r\ncontent-length: 54\r\n\r\n{\"what\":\"volume a b\",\"why\":\"unknown\",\"do\":\"list them\"}",
+            "HTTP/1.1 404 Not Found\r\ncontent-length: 54\r\n\r\n{\"what\":\"volume \
+            a b\",\"why\":\"unknown\",\"do\":\"list them\"}",
         );
         let error = Client::new(&path).volume("a b").unwrap_err();
         assert_eq!(server.join().unwrap(), "GET /v1/volumes/a%20b HTTP/1.1");

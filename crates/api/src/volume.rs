@@ -105,7 +105,7 @@ pub struct Volume {
     /// LUN in that target.
     pub lun: u8,
     /// `provisioning`, `opening`, `waiting`, `serving`, `serving-alone`, `resyncing`, `following`,
-    /// `unavailable`, `failed`: one word for the whole.
+    /// `unavailable`, `split-brain`, `failed`: one word for the whole.
     pub state: String,
     /// A sentence: why it is so, and what it waits for.
     pub reason: String,

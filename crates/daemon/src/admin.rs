@@ -14,13 +14,23 @@ pub(crate) enum Request {
     Volumes,
     Volume(String),
     Create(CreateVolume),
-    Delete { name: String, confirm: String },
+    Delete {
+        name: String,
+        confirm: String,
+    },
     SetAccess(String, SetAccess),
-    Events { after: u64 },
+    Events {
+        after: u64,
+    },
     Sessions,
     Config,
     Apply,
     KeepConfig,
+    /// After a split brain: this node's copy of the volume is the one.
+    Keep {
+        name: String,
+        confirm: String,
+    },
     Accounts,
     SetAccount(SetAccount),
     DeleteAccount(String),

@@ -153,9 +153,15 @@ pub struct Uuid(pub u128);
 impl TryFrom<String> for Uuid {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        uuid::parse(&text).filter(|&value| value != 0).map(Self).ok_or_else(|| {
-            format!("\"{text}\" is not a UUID; allowed: 32 hexadecimal digits with hyphens, not all zero, as uuidgen makes them")
-        })
+        uuid::parse(&text)
+            .filter(|&value| value != 0)
+            .map(Self)
+            .ok_or_else(|| {
+                format!(
+                    "\"{text}\" is not a UUID; allowed: 32 hexadecimal digits with hyphens, \
+                    not all zero, as uuidgen makes them"
+                )
+            })
     }
 }
 
@@ -174,7 +180,10 @@ impl TryFrom<String> for Address {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
         let address: SocketAddr = text.parse().map_err(|_| {
-            format!("\"{text}\" is not an address; allowed: IP:PORT, such as \"192.0.2.1:3260\" or \"[2001:db8::1]:3260\"")
+            format!(
+                "\"{text}\" is not an address; allowed: IP:PORT, such as \
+                \"192.0.2.1:3260\" or \"[2001:db8::1]:3260\""
+            )
         })?;
         if address.port() == 0 {
             return Err(format!("\"{text}\" has port 0; allowed: 1 to 65535"));
@@ -283,7 +292,10 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Refusals::whole_file(
                 path,
-                format!("cannot be read: {error}; start from the example lockstep.toml, or name another file with --config"),
+                format!(
+                    "cannot be read: {error}; start from the example lockstep.toml, or name \
+                    another file with --config"
+                ),
             )
         })?;
         Self::parse(path, &text)

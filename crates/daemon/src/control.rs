@@ -428,10 +428,10 @@ impl Control {
 
     /// Sends an order to the shard; a shard that takes none ends the daemon.
     fn order(&mut self, order: ToShard) {
-        self.to_thread(ToThread::Order(Box::new(order)));
+        self.send_to_thread(ToThread::Order(Box::new(order)));
     }
 
-    fn to_thread(&mut self, order: ToThread) {
+    fn send_to_thread(&mut self, order: ToThread) {
         if self.shard.send(order).is_err() {
             self.failure.get_or_insert(RunError::ShardGone);
         }

@@ -86,6 +86,7 @@ fn admin(asker: Asker) -> Router {
         )
         .route("/v1/volumes/{name}", get(volume).delete(delete_volume))
         .route("/v1/volumes/{name}/access", put(access))
+        .route("/v1/volumes/{name}/keep", post(keep_volume))
         .route("/v1/events", get(events))
         .route("/v1/sessions", get(|s| simple(s, Request::Sessions)))
         .route("/v1/config", get(|s| simple(s, Request::Config)))
@@ -94,6 +95,7 @@ fn admin(asker: Asker) -> Router {
             "/v1/accounts",
             get(|s| simple(s, Request::Accounts)).post(set_account),
         )
+        .route("/v1/config/keep", post(|s| simple(s, Request::KeepConfig)))
         .route("/v1/accounts/{name}", delete(delete_account))
         .route("/v1/discovery", put(discovery))
         .fallback(no_route)
@@ -147,6 +149,15 @@ async fn delete_volume(
 ) -> Response {
     let confirm = query.get("confirm").cloned().unwrap_or_default();
     respond(ask(&asker, Request::Delete { name, confirm }).await)
+}
+
+async fn keep_volume(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let confirm = query.get("confirm").cloned().unwrap_or_default();
+    respond(ask(&asker, Request::Keep { name, confirm }).await)
 }
 
 async fn access(State(asker): State<Asker>, Path(name): Path<String>, body: Bytes) -> Response {

@@ -10,7 +10,7 @@ use prometheus::proto::{
 use prometheus::{Encoder, TextEncoder};
 
 /// Every state of a volume, so that a state that was left goes to 0 instead of going stale.
-pub(crate) const STATES: [&str; 9] = [
+pub(crate) const STATES: [&str; 10] = [
     "provisioning",
     "opening",
     "waiting",
@@ -19,6 +19,7 @@ pub(crate) const STATES: [&str; 9] = [
     "resyncing",
     "following",
     "unavailable",
+    "split-brain",
     "failed",
 ];
 
@@ -377,8 +378,10 @@ mod tests {
         for line in [
             "lockstep_sessions 2",
             "lockstep_volume_read_bytes_total{volume=\"vm1\"} 4096",
-            "lockstep_volume_command_seconds_bucket{kind=\"read\",volume=\"vm1\",le=\"0.000064\"} 0",
-            "lockstep_volume_command_seconds_bucket{kind=\"read\",volume=\"vm1\",le=\"0.000128\"} 1",
+            "lockstep_volume_command_seconds_bucket{kind=\"read\",volume=\"vm1\",le=\"0.000064\"} \
+            0",
+            "lockstep_volume_command_seconds_bucket{kind=\"read\",volume=\"vm1\",le=\"0.000128\"} \
+            1",
             "lockstep_volume_command_seconds_count{kind=\"read\",volume=\"vm1\"} 1",
             "lockstep_volume_state{state=\"serving\",volume=\"vm1\"} 1",
             "lockstep_volume_state{state=\"failed\",volume=\"vm1\"} 0",

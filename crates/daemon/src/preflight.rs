@@ -17,14 +17,20 @@ pub fn preflight(config: &Config) -> Vec<String> {
     for directory in &config.storage.directories {
         let shown = directory.display();
         if !directory.is_dir() {
-            problems.push(format!("storage.directories: {shown} is no directory; mount its file system, or make it: mkdir -p {shown}"));
+            problems.push(format!(
+                "storage.directories: {shown} is no directory; mount its file system, or \
+                make it: mkdir -p {shown}"
+            ));
         } else if access(
             directory,
             Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK,
         )
         .is_err()
         {
-            problems.push(format!("storage.directories: {shown} may not be written by this user; give it to the user that runs the daemon"));
+            problems.push(format!(
+                "storage.directories: {shown} may not be written by this user; give it \
+                to the user that runs the daemon"
+            ));
         }
     }
     let state = &config.node.state_directory;
@@ -32,7 +38,10 @@ pub fn preflight(config: &Config) -> Vec<String> {
     if state.exists()
         && access(state, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err()
     {
-        problems.push(format!("node.state_directory: {shown} may not be written by this user; give it to the user that runs the daemon"));
+        problems.push(format!(
+            "node.state_directory: {shown} may not be written by this user; give it \
+            to the user that runs the daemon"
+        ));
     } else if state.exists() && !state.is_dir() {
         problems.push(format!(
             "node.state_directory: {shown} is no directory; name another one"

@@ -15,7 +15,8 @@ const SECRET_MAX: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read.
-    #[error("secret file {}: {source}; write the secret there and give it to the daemon's user with mode 600", path.display())]
+    #[error("secret file {}: {source}; write the secret there and give it to the \
+        daemon's user with mode 600", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -23,7 +24,8 @@ pub enum SecretError {
         source: io::Error,
     },
     /// Others can read it.
-    #[error("secret file {} can be read or changed by every user (mode {mode:o}); make a new secret if that matters, then: chmod 600 {}", path.display(), path.display())]
+    #[error("secret file {} can be read or changed by every user (mode {mode:o}); \
+        make a new secret if that matters, then: chmod 600 {}", path.display(), path.display())]
     Exposed {
         /// Which file.
         path: PathBuf,
@@ -31,7 +33,8 @@ pub enum SecretError {
         mode: u32,
     },
     /// Too short or too long.
-    #[error("secret file {} holds {length} bytes; allowed are {min} to {SECRET_MAX}: head -c 32 /dev/urandom | base64 > {}", path.display(), path.display())]
+    #[error("secret file {} holds {length} bytes; allowed are {min} to {SECRET_MAX}: \
+        head -c 32 /dev/urandom | base64 > {}", path.display(), path.display())]
     Length {
         /// Which file.
         path: PathBuf,

@@ -97,6 +97,14 @@ pub(crate) enum VolumeVerb {
     },
     /// Change who may log in; what is not named is removed
     Access(AccessArguments),
+    /// After a split brain: this node's copy is the one; what the other wrote apart is lost
+    Keep {
+        /// Its name
+        name: String,
+        /// Its name once more, to show that it is meant
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+    },
     /// Take a volume out of service for good; its images stay where they are
     Delete {
         /// Its name

@@ -21,6 +21,9 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
             let access = set_access(arguments.access);
             config::changed(&client.set_access(&arguments.name, &access)?, json)
         }
+        VolumeVerb::Keep { name, confirm } => {
+            config::changed(&client.keep_volume(&name, &confirm)?, json)
+        }
         VolumeVerb::Delete { name, confirm } => {
             config::changed(&client.delete_volume(&name, &confirm)?, json)
         }

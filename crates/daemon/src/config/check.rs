@@ -34,7 +34,14 @@ fn identity(config: &Config, out: &mut Problems) {
         || naming.ends_with(['.', '-'])
         || naming.contains("..")
     {
-        out.push(("cluster.naming", format!("\"{naming}\" is no reversed domain name; allowed: lower case letters, digits, - and . between them, at most 100, such as \"com.example.storage\"")));
+        out.push((
+            "cluster.naming",
+            format!(
+                "\"{naming}\" is no reversed domain name; allowed: lower case letters, \
+                digits, - and . between them, at most 100, such as \
+                \"com.example.storage\""
+            ),
+        ));
     }
     for (key, name) in [
         ("cluster.name", &config.cluster.name),
@@ -70,7 +77,14 @@ fn addresses(config: &Config, out: &mut Problems) {
     ];
     for (key, list) in lists {
         if let Some(wild) = list.iter().find(|address| address.0.ip().is_unspecified()) {
-            out.push((key, format!("\"{}\" is every address of this machine; allowed: one that others can connect to", wild.0)));
+            out.push((
+                key,
+                format!(
+                    "\"{}\" is every address of this machine; allowed: one that others can \
+                    connect to",
+                    wild.0
+                ),
+            ));
         }
         if let Some(multicast) = list.iter().find(|address| address.0.ip().is_multicast()) {
             out.push((
@@ -96,7 +110,15 @@ fn addresses(config: &Config, out: &mut Problems) {
     ];
     for (key, local, remote) in pairs {
         if local.len() != remote.len() {
-            out.push((key, format!("names {} ends of links of which we have {}; allowed: one for each of ours, in the same order", remote.len(), local.len())));
+            out.push((
+                key,
+                format!(
+                    "names {} ends of links of which we have {}; allowed: one for each of \
+                    ours, in the same order",
+                    remote.len(),
+                    local.len()
+                ),
+            ));
         }
         if local.len() > PATHS_MAX {
             out.push((
@@ -109,11 +131,23 @@ fn addresses(config: &Config, out: &mut Problems) {
             .zip(remote)
             .find(|(a, b)| a.0.is_ipv4() != b.0.is_ipv4())
         {
-            out.push((key, format!("\"{}\" cannot be reached from \"{}\"; allowed: the same address family at both ends", b.0, a.0)));
+            out.push((
+                key,
+                format!(
+                    "\"{}\" cannot be reached from \"{}\"; allowed: the same address family \
+                    at both ends",
+                    b.0, a.0
+                ),
+            ));
         }
     }
     if partner.sync_remote.is_empty() && !partner.heartbeat_remote.is_empty() {
-        out.push(("partner.heartbeat_remote", "names a partner to which no sync link leads; fill sync_local and sync_remote, or empty this".into()));
+        out.push((
+            "partner.heartbeat_remote",
+            "names a partner to which no sync link leads; fill sync_local and \
+            sync_remote, or empty this"
+                .into(),
+        ));
     }
     if let Some(high) = partner
         .sync_local
@@ -121,7 +155,14 @@ fn addresses(config: &Config, out: &mut Problems) {
         .chain(&partner.sync_remote)
         .find(|address| address.0.port() == u16::MAX)
     {
-        out.push(("partner.sync_local", format!("\"{}\" leaves no port for heartbeats, which use the next one; allowed: ports up to 65534", high.0)));
+        out.push((
+            "partner.sync_local",
+            format!(
+                "\"{}\" leaves no port for heartbeats, which use the next one; allowed: \
+                ports up to 65534",
+                high.0
+            ),
+        ));
     }
     twice(config, out);
 }
@@ -151,7 +192,13 @@ fn twice(config: &Config, out: &mut Problems) {
         );
     for (key, address) in all {
         if let Some((_, other)) = seen.iter().find(|(used, _)| *used == address) {
-            out.push((key, format!("{address} is used by {other} already (a sync link also uses the port after its own); allowed: an address and port of its own")));
+            out.push((
+                key,
+                format!(
+                    "{address} is used by {other} already (a sync link also uses the port \
+                    after its own); allowed: an address and port of its own"
+                ),
+            ));
         }
         seen.push((address, key));
     }
@@ -167,7 +214,14 @@ fn storage(config: &Config, out: &mut Problems) {
     }
     let absolute = |key, path: &Path, out: &mut Problems| {
         if !path.is_absolute() {
-            out.push((key, format!("\"{}\" depends on where the daemon is started; allowed: a path that begins with /", path.display())));
+            out.push((
+                key,
+                format!(
+                    "\"{}\" depends on where the daemon is started; allowed: a path that \
+                    begins with /",
+                    path.display()
+                ),
+            ));
         }
     };
     for directory in directories {
@@ -179,7 +233,13 @@ fn storage(config: &Config, out: &mut Problems) {
     // sockaddr_un has room for 107 bytes and a zero.
     let length = config.admin.socket.as_os_str().len();
     if length > 107 {
-        out.push(("admin.socket", format!("has {length} bytes; allowed: at most 107, for that is what a socket's address holds")));
+        out.push((
+            "admin.socket",
+            format!(
+                "has {length} bytes; allowed: at most 107, for that is what a socket's \
+                address holds"
+            ),
+        ));
     }
     let memory = config.engine.pool_memory;
     if !(64 << 20..=64 << 30).contains(&memory.0) {
@@ -223,7 +283,8 @@ fn timeouts(t: &Timeouts, out: &mut Problems) {
             u64::from(t.heartbeat_ms) * 3 <= u64::from(t.lease_ms),
             "timeouts.lease_ms",
             format!(
-                "a lease of {} ms outlives fewer than three heartbeats of {} ms, so that one lost packet stops reads; allowed: at least {}",
+                "a lease of {} ms outlives fewer than three heartbeats of {} ms, so that \
+                one lost packet stops reads; allowed: at least {}",
                 t.lease_ms,
                 t.heartbeat_ms,
                 u64::from(t.heartbeat_ms) * 3
@@ -241,7 +302,8 @@ fn timeouts(t: &Timeouts, out: &mut Problems) {
             u128::from(t.silent_ms) < drop_age,
             "timeouts.silent_ms",
             format!(
-                "a silent partner would be noticed after {} ms, when writes that wait for it have been given back; allowed: less than {drop_age}",
+                "a silent partner would be noticed after {} ms, when writes that wait \
+                for it have been given back; allowed: less than {drop_age}",
                 t.silent_ms
             ),
         ),
@@ -249,7 +311,8 @@ fn timeouts(t: &Timeouts, out: &mut Problems) {
             drop_age < u128::from(t.path_ms),
             "timeouts.path_ms",
             format!(
-                "a write may begin for {drop_age} ms, and initiators repeat it elsewhere after {} ms; allowed: more than {drop_age}",
+                "a write may begin for {drop_age} ms, and initiators repeat it elsewhere \
+                after {} ms; allowed: more than {drop_age}",
                 t.path_ms
             ),
         ),

@@ -52,7 +52,7 @@ impl Control {
                 }
             }
             NodeAction::Portals { open } => {
-                self.to_thread(if open {
+                self.send_to_thread(if open {
                     ToThread::OpenPortals
                 } else {
                     ToThread::ClosePortals
@@ -114,7 +114,7 @@ impl Control {
         });
     }
 
-    fn write_superblock(&mut self, id: VolumeId, slot: u8, bytes: Vec<u8>) {
+    fn write_superblock(&self, id: VolumeId, slot: u8, bytes: Vec<u8>) {
         let local = self.locals.get(&id);
         let open = local.and_then(|it| Some((it.lane.as_ref()?, it.metadata.as_ref()?, &it.copy)));
         let Some((lane, metadata, copy)) = open else {
@@ -163,7 +163,7 @@ impl Control {
     /// that a crash would forget.
     fn fail_unless_durable(&mut self, what: &str, result: Result<(), String>) {
         if let Err(why) = result {
-            self.failure.get_or_insert(RunError::NotDurable {
+            self.failure.get_or_insert_with(|| RunError::NotDurable {
                 what: what.into(),
                 why,
             });

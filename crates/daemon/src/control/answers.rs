@@ -9,8 +9,9 @@ use crate::pool::{Pool, PoolError, mask};
 use crate::shard_thread::boot_time;
 use crate::{metrics, uuid};
 use lockstep_api::pool::{Changed, PoolNode, PoolView};
-use lockstep_api::status::{Session, Status};
+use lockstep_api::status::{Level, Session, Status};
 use lockstep_api::volume::Volume;
+use lockstep_engine::node_interface::{NodeEvent, Operator};
 use lockstep_mirror::control::VolumeId;
 
 impl Control {
@@ -30,6 +31,7 @@ impl Control {
                 self.ask_sessions(Asked { request, reply });
                 return;
             }
+            Request::Keep { name, confirm } => self.keep_copy(&name, &confirm),
             Request::KeepConfig => {
                 self.keep_config();
                 json(&self.change_note())
@@ -75,6 +77,47 @@ impl Control {
             return;
         }
         let _ = reply.send(json(&self.sessions_view()));
+    }
+
+    fn keep_copy(&mut self, name: &str, confirm: &str) -> Answer {
+        let what = format!("volume {name}");
+        let Some(volume) = self.pool.volume(name) else {
+            let error = PoolError::Unknown {
+                kind: "volume",
+                name: name.into(),
+            };
+            return Err(refusal(&what, error));
+        };
+        let id = VolumeId(volume.uuid.0);
+        let status = self.node.status(boot_time());
+        let parted = status
+            .volumes
+            .iter()
+            .any(|(other, status)| *other == id && status.split_brain);
+        if !parted {
+            return Err(Refusal::new(
+                Class::Conflict,
+                what,
+                "its copies have not gone their own ways",
+                "nothing is to be chosen; lockstep volume show says what it waits for",
+            ));
+        }
+        if confirm != name {
+            return Err(Refusal::new(
+                Class::Bad,
+                what,
+                "its name was not repeated, and what the other node wrote apart would be lost",
+                format!("if it is meant: lockstep volume keep {name} --confirm {name}"),
+            ));
+        }
+        self.events.add(
+            Level::Critical,
+            "operator",
+            name,
+            "this node's copy is kept; what the other one wrote apart is given up",
+        );
+        self.tell(NodeEvent::Operator(Operator::KeepCopy { volume: id }));
+        json(&self.change_note())
     }
 
     /// The pool configuration that a change would bring, and the change in words.
@@ -204,7 +247,8 @@ impl Control {
                         "size, block size, cache, target, LUN or replicas of volume {} were edited",
                         volume.name
                     ),
-                    "put them back; what may be edited is names, access rules, accounts and discovery",
+                    "put them back; what may be edited is names, access rules, accounts and \
+                    discovery",
                 ));
             }
         }

@@ -37,6 +37,7 @@ pub(super) fn decided(node: &NodeStatus, volume: &PoolVolume, me: u8) -> Option<
 fn state(status: &VolumeStatus, single: bool) -> &'static str {
     match status.standing {
         _ if status.disk_failed => "failed",
+        Standing::Waiting if status.split_brain => "split-brain",
         Standing::Waiting if status.alarm => "unavailable",
         Standing::Waiting => "waiting",
         Standing::Mirrored => "serving",
@@ -131,12 +132,27 @@ pub(super) fn general_problems(node: &NodeStatus) -> Vec<Concern> {
         .filter(|text| !shown.iter().any(|it| text.starts_with(it)));
     general
         .map(|text| {
-            let (what, level, todo) = if node.pool.conflict.is_some() && text.contains("configuration") {
-                ("pool configuration", Level::Critical, "lockstep config show on both nodes; then lockstep config keep on the one that is right")
-            } else {
-                ("this node", Level::Degraded, "lockstep events tells since when")
-            };
-            Concern { level, what: what.into(), why: text.clone(), todo: todo.into() }
+            let (what, level, todo) =
+                if node.pool.conflict.is_some() && text.contains("configuration") {
+                    (
+                        "pool configuration",
+                        Level::Critical,
+                        "lockstep config show on both nodes; then lockstep config keep on the \
+                        one that is right",
+                    )
+                } else {
+                    (
+                        "this node",
+                        Level::Degraded,
+                        "lockstep events tells since when",
+                    )
+                };
+            Concern {
+                level,
+                what: what.into(),
+                why: text.clone(),
+                todo: todo.into(),
+            }
         })
         .collect()
 }

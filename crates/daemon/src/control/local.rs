@@ -66,7 +66,8 @@ pub(crate) enum LocalError {
     Open(#[from] OpenError),
     #[error("{}: {source}; see whether its file system is mounted and writable", path.display())]
     File { path: PathBuf, source: io::Error },
-    #[error("{} is to be adopted and is not there; put the image there, or create the volume without --adopt", .0.display())]
+    #[error("{} is to be adopted and is not there; put the image there, or create \
+        the volume without --adopt", .0.display())]
     NothingToAdopt(PathBuf),
 }
 

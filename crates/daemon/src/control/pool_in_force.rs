@@ -54,9 +54,12 @@ impl Control {
                 Level::Degraded,
                 "node",
                 "pool",
-                "a change came into force over an edit of pool.toml, which is kept as pool.toml.edited",
+                "a change came into force over an edit of pool.toml, which is kept as \
+                pool.toml.edited",
             ),
-            Err(error) => tracing::warn!(path = %self.file.path().display(), %error, "the pool file was not written"),
+            Err(error) => {
+                tracing::warn!(path = %self.file.path().display(), %error, "the pool file was not written")
+            }
         }
         (self.pool, self.text, self.generation) = (pool, text, generation);
         self.pool_is_new = true;
@@ -109,7 +112,7 @@ impl Control {
             local.copy.forget();
             (local.state, local.metadata, local.lane) = (LocalState::Leaving, None, None);
             match open {
-                true => self.to_thread(ToThread::DetachDisk(id)),
+                true => self.send_to_thread(ToThread::DetachDisk(id)),
                 // Still being made or opened: dropped when that ends.
                 false => drop(self.locals.remove(&id)),
             }
@@ -189,7 +192,7 @@ impl Control {
             superblocks: ready.superblocks,
         };
         // The shard must have the disk before `Node` attaches the volume.
-        self.to_thread(ToThread::AttachDisk {
+        self.send_to_thread(ToThread::AttachDisk {
             volume: id,
             disk: ready.disk,
         });
@@ -200,7 +203,7 @@ impl Control {
         {
             // `Node` said why in an event, which `note_refusal` kept.
             (local.metadata, local.lane) = (None, None);
-            self.to_thread(ToThread::DetachDisk(id));
+            self.send_to_thread(ToThread::DetachDisk(id));
         }
         Ok(())
     }

@@ -32,7 +32,8 @@ pub enum RunError {
     #[error("{}", .0.join("\n"))]
     Preflight(Vec<String>),
     /// The state directory.
-    #[error("state directory {}: {source}; make it writable for this user, or name another one as node.state_directory", path.display())]
+    #[error("state directory {}: {source}; make it writable for this user, or name \
+        another one as node.state_directory", path.display())]
     State {
         /// Which file or directory in it.
         path: PathBuf,
@@ -40,10 +41,12 @@ pub enum RunError {
         source: io::Error,
     },
     /// Two daemons with one state would vote twice.
-    #[error("state directory {} is used by another daemon; stop that one, or give this one its own as node.state_directory", .0.display())]
+    #[error("state directory {} is used by another daemon; stop that one, or give \
+        this one its own as node.state_directory", .0.display())]
     StateInUse(PathBuf),
     /// What this node had agreed to cannot be read.
-    #[error("{}: {why}; restore it from a backup, or remove it to take the partner's (this node then serves nothing before it has met its partner)", path.display())]
+    #[error("{}: {why}; restore it from a backup, or remove it to take the partner's \
+        (this node then serves nothing before it has met its partner)", path.display())]
     StateDamaged {
         /// Which file.
         path: PathBuf,
@@ -66,7 +69,8 @@ pub enum RunError {
     },
     /// An address that is not ours, or in use.
     #[error(
-        "{key} {address}: {source}; give this machine that address, or name one that it has and nobody uses"
+        "{key} {address}: {source}; give this machine that address, or name one \
+        that it has and nobody uses"
     )]
     Listen {
         /// Which key of the configuration.
@@ -77,7 +81,8 @@ pub enum RunError {
         source: io::Error,
     },
     /// The recording.
-    #[error("--record {}: {source}; name a file that is not there yet, in a directory that is", path.display())]
+    #[error("--record {}: {source}; name a file that is not there yet, in a \
+        directory that is", path.display())]
     Record {
         /// Which file.
         path: PathBuf,
@@ -89,12 +94,14 @@ pub enum RunError {
     Runtime(io::Error),
     /// The shard's thread is gone or hangs; half a node must not live.
     #[error(
-        "the shard's thread does not take orders any more; the daemon ends so that it can be started anew"
+        "the shard's thread does not take orders any more; the daemon ends so \
+        that it can be started anew"
     )]
     ShardGone,
     /// A durable file of this node could not be written: it may not vote or serve any more.
     #[error(
-        "{what} could not be written: {why}; see whether the file system of the state directory is full or broken"
+        "{what} could not be written: {why}; see whether the file system of the \
+        state directory is full or broken"
     )]
     NotDurable {
         /// Which file.

@@ -103,6 +103,15 @@ fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
             reason("its image on this node cannot be used"),
             "read lockstep events, mend the disk or the file, restart the daemon",
         )),
+        "split-brain" => Some(concern(
+            Level::Critical,
+            what,
+            reason("both nodes were written apart"),
+            format!(
+                "choose the copy to keep, on its node: lockstep volume keep {0} --confirm {0}",
+                volume.name
+            ),
+        )),
         "unavailable" => Some(concern(
             Level::Critical,
             what,
@@ -231,7 +240,7 @@ mod tests {
             error: "the peer does not have this pair's secret".into(),
         };
         let partner = Partner {
-            paths: vec![path.clone()],
+            paths: vec![path],
             ..well()
         };
         let status = level(vec![], partner.clone());

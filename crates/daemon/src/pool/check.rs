@@ -69,7 +69,11 @@ pub fn problems(pool: &Pool) -> Vec<String> {
         }
         let length = account.secret.len();
         if !SECRET_BYTES.contains(&length) {
-            out.push(format!("account \"{}\": its secret has {length} bytes; allowed: 12 to 255 (some initiators take no more than 16)", account.name.escape_debug()));
+            out.push(format!(
+                "account \"{}\": its secret has {length} bytes; allowed: 12 to 255 (some \
+                initiators take no more than 16)",
+                account.name.escape_debug()
+            ));
         }
     }
     known_accounts(pool, "discovery", &pool.discovery_accounts, &mut out);
@@ -104,21 +108,27 @@ fn known_accounts(pool: &Pool, what: &str, names: &[String], out: &mut Vec<Strin
     for name in names {
         if !pool.accounts.iter().any(|account| account.name == *name) {
             let name = name.escape_debug();
-            out.push(format!("{what}: there is no account \"{name}\"; make it first: lockstep account set {name} --secret-file FILE"));
+            out.push(format!(
+                "{what}: there is no account \"{name}\"; make it first: lockstep account \
+                set {name} --secret-file FILE"
+            ));
         }
     }
 }
 
 fn one_volume(volume: &PoolVolume, what: &str, out: &mut Vec<String>) {
     if !name_is_plain(&volume.name) {
-        out.push(format!("{what}: allowed are names of 1 to 64 of a-z, 0-9, - and ., with a letter or digit at both ends"));
+        out.push(format!(
+            "{what}: allowed are names of 1 to 64 of a-z, 0-9, - and ., with a \
+            letter or digit at both ends"
+        ));
     }
     if ![512, 4096].contains(&volume.block_size) {
         out.push(format!(
             "{what}: block size {}; allowed: 512 or 4096",
             volume.block_size
         ));
-    } else if volume.size.0 % u64::from(volume.block_size) != 0 {
+    } else if !volume.size.0.is_multiple_of(u64::from(volume.block_size)) {
         out.push(format!(
             "{what}: size {} is no multiple of its block size {}; allowed: whole blocks",
             volume.size, volume.block_size
@@ -131,7 +141,11 @@ fn one_volume(volume: &PoolVolume, what: &str, out: &mut Vec<String>) {
         ));
     }
     if !iscsi_name(&volume.target) {
-        out.push(format!("{what}: target \"{}\" is no iSCSI name; allowed: iqn., eui. or naa., lower case, at most 223 bytes", volume.target.escape_debug()));
+        out.push(format!(
+            "{what}: target \"{}\" is no iSCSI name; allowed: iqn., eui. or naa., \
+            lower case, at most 223 bytes",
+            volume.target.escape_debug()
+        ));
     }
     if volume.allow.len() > ALLOW_MAX {
         out.push(format!(
@@ -140,12 +154,19 @@ fn one_volume(volume: &PoolVolume, what: &str, out: &mut Vec<String>) {
         ));
     }
     for initiator in volume.allow.iter().filter(|name| !iscsi_name(name)) {
-        out.push(format!("{what}: \"{}\" is no iSCSI name of an initiator; allowed: iqn., eui. or naa., lower case, at most 223 bytes", initiator.escape_debug()));
+        out.push(format!(
+            "{what}: \"{}\" is no iSCSI name of an initiator; allowed: iqn., eui. or \
+            naa., lower case, at most 223 bytes",
+            initiator.escape_debug()
+        ));
     }
     let nodes: Vec<u8> = volume.replicas.iter().map(|replica| replica.node).collect();
     let good: [&[u8]; 4] = [&[1], &[2], &[1, 2], &[2, 1]];
     if !good.contains(&nodes.as_slice()) {
-        out.push(format!("{what}: has copies on nodes {nodes:?}; allowed: one on node 1, one on node 2, or one on each"));
+        out.push(format!(
+            "{what}: has copies on nodes {nodes:?}; allowed: one on node 1, one on \
+            node 2, or one on each"
+        ));
     }
     for replica in &volume.replicas {
         let image = &replica.image;
@@ -154,7 +175,12 @@ fn one_volume(volume: &PoolVolume, what: &str, out: &mut Vec<String>) {
             || image.bytes().any(|byte| byte < b' ')
             || image.split('/').any(|part| part == "..")
         {
-            out.push(format!("{what}: image \"{}\" on node {}; allowed: a path without .. and control characters", image.escape_debug(), replica.node));
+            out.push(format!(
+                "{what}: image \"{}\" on node {}; allowed: a path without .. and control \
+                characters",
+                image.escape_debug(),
+                replica.node
+            ));
         }
     }
 }
