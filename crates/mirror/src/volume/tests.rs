@@ -1,6 +1,7 @@
 //! Two volumes over pretend disks, metadata areas and channels: stories of a few lines, and
 //! thousands of short random schedules with crashes, cuts, ejections, joins and hand-overs.
 
+mod changes;
 mod machine;
 mod manager;
 mod random;

@@ -1,18 +1,16 @@
 //! Stories of a few lines: what the data path promises, one promise each.
 
 use super::machine::BLOCK;
-use super::manager::{Manager, Mode};
+use super::manager::Manager;
 use super::world::World;
 use crate::control::{CacheMode, Configuration, FromVolume, Members, NodeId, Time, ToVolume};
 use crate::data_frame::DataFrame;
 use crate::fields::Fields;
-use crate::metadata_layout::{INTENTS_OFFSET, REGION};
 use crate::operation::{BufferId, Extent, Operation, Payload};
 use crate::volume_action::{ChannelId, FrameBody, Refusal};
-use alloc::boxed::Box;
 
 /// Both nodes serve, node 0 is the owner, two channels are up.
-fn pair(cache: CacheMode) -> Manager {
+pub(super) fn pair(cache: CacheMode) -> Manager {
     let mut manager = Manager::new(cache, 1);
     manager.world.connect();
     manager.world.connect();
@@ -22,7 +20,7 @@ fn pair(cache: CacheMode) -> Manager {
 }
 
 /// `Node` does what it does, for a second.
-fn settle(manager: &mut Manager) {
+pub(super) fn settle(manager: &mut Manager) {
     for _ in 0..50 {
         if manager.world.channels.is_empty() {
             manager.world.connect();
@@ -176,57 +174,6 @@ fn without_a_channel_a_write_waits_and_goes_on_when_there_is_one_again() {
     manager.world.connect();
     manager.world.run(Time::ZERO);
     assert_eq!(manager.world.result(write), Some(Ok(())));
-}
-
-#[test]
-fn the_survivor_answers_what_the_dead_owner_left_behind() {
-    for steps in 0..14 {
-        let mut manager = pair(CacheMode::WriteThrough);
-        let write = manager.world.write(1, 7, 1);
-        for _ in 0..steps {
-            manager.world.step();
-        }
-        manager.crash(0, true);
-        manager.eject(1);
-        manager.listen();
-        for _ in 0..150 {
-            manager.adopt(1);
-            manager.world.run(Time::from_millis(20));
-            manager.listen();
-        }
-        assert_eq!(
-            manager.world.result(write),
-            Some(Ok(())),
-            "after {steps} steps"
-        );
-        assert_eq!(manager.world.machines[1].durable_value(7), 1);
-    }
-}
-
-#[test]
-fn nothing_is_answered_or_read_before_the_partners_promises_ran_out() {
-    let mut manager = pair(CacheMode::WriteThrough);
-    manager.heartbeat();
-    let start = manager.world.now;
-    let write = manager.world.write(1, 7, 1);
-    let read = manager.world.read(1, 9, 1);
-    manager.world.pass(Time::from_millis(1));
-    manager.crash(0, false);
-    manager.eject(1);
-    manager.listen();
-    manager.adopt(1);
-    while manager.world.now < start + Time::from_millis(1480) {
-        assert_eq!(
-            (manager.world.result(write), manager.world.result(read)),
-            (None, None)
-        );
-        manager.world.run(Time::from_millis(20));
-    }
-    manager.world.run(Time::from_millis(60));
-    assert_eq!(
-        (manager.world.result(write), manager.world.result(read)),
-        (Some(Ok(())), Some(Ok(())))
-    );
 }
 
 #[test]
@@ -401,227 +348,6 @@ fn write_back_answers_from_memory_and_a_flush_reaches_both_disks() {
     assert_eq!(
         [0, 1].map(|node| manager.world.machines[node].durable_value(7)),
         [1, 1]
-    );
-}
-
-#[test]
-fn an_intent_is_durable_before_the_write_and_cleared_after_thirty_idle_seconds() {
-    for cache in [CacheMode::WriteThrough, CacheMode::WriteBack] {
-        let mut manager = pair(cache);
-        let sector = usize::try_from(INTENTS_OFFSET).unwrap();
-        manager.world.write(0, REGION / BLOCK, 1);
-        while manager.world.machines[0].value(REGION / BLOCK) == 0 {
-            manager.world.step();
-        }
-        assert_eq!(manager.world.machines[0].meta[sector], 0b0100_0000);
-        for _ in 0..50 {
-            manager.heartbeat();
-            manager.world.run(Time::from_secs(1));
-        }
-        for machine in &manager.world.machines {
-            assert_eq!(machine.meta[sector], 0);
-        }
-    }
-}
-
-#[test]
-fn only_what_may_differ_is_copied() {
-    let mut manager = pair(CacheMode::WriteThrough);
-    manager.world.write(0, 7, 1);
-    manager.world.run(Time::ZERO);
-    manager.crash(1, true);
-    manager.eject(0);
-    settle(&mut manager);
-    assert!(manager.is_whole());
-    assert_eq!(manager.world.differences(), []);
-    let copied = manager
-        .world
-        .log
-        .iter()
-        .find(|line| line.contains("UnionDurable"))
-        .unwrap();
-    assert!(copied.contains("dirty: 16777216"), "one region: {copied}");
-}
-
-#[test]
-fn an_orderly_stop_leaves_nothing_to_compare() {
-    let mut manager = pair(CacheMode::WriteThrough);
-    manager.world.write(1, 7, 1);
-    manager.world.run(Time::ZERO);
-    manager.stop(1);
-    while manager.nodes[1].mode != Mode::Down {
-        manager.world.run(Time::from_millis(20));
-        manager.listen();
-    }
-    assert!(
-        manager
-            .world
-            .log
-            .iter()
-            .any(|line| line.contains("told by 1: Closed { clean: true }"))
-    );
-    manager.start(1);
-    manager.world.run(Time::ZERO);
-    manager.listen();
-    assert!(
-        manager
-            .world
-            .log
-            .iter()
-            .any(|line| line.contains("told by 1: Opened { dirty: 0, intents: 0 }"))
-    );
-}
-
-#[test]
-fn a_change_of_scsi_state_reaches_both_and_a_node_that_joins() {
-    let mut manager = pair(CacheMode::WriteThrough);
-    let change = |byte: u8| Operation::State {
-        kind: 3,
-        bytes: Box::new([byte]),
-    };
-    manager.world.submit(1, change(1));
-    manager.world.run(Time::ZERO);
-    for machine in &manager.world.machines {
-        assert_eq!(machine.states, [(3, Box::from([1]))]);
-    }
-    manager.crash(1, false);
-    manager.eject(0);
-    settle(&mut manager);
-    assert!(manager.is_whole());
-    assert_eq!(
-        manager.world.machines[1].states.last(),
-        Some(&(3, Box::from([1])))
-    );
-}
-
-#[test]
-fn damaged_metadata_means_that_everything_may_differ() {
-    let mut manager = pair(CacheMode::WriteThrough);
-    manager.crash(1, false);
-    manager.world.machines[1].meta[usize::try_from(INTENTS_OFFSET).unwrap() + 40] ^= 1;
-    manager.start(1);
-    manager.world.run(Time::ZERO);
-    manager.listen();
-    assert!(
-        manager
-            .world
-            .log
-            .iter()
-            .any(|line| line.contains("told by 1: Opened { dirty: 0, intents: 4 }"))
-    );
-}
-
-#[test]
-fn an_inherited_write_is_not_answered_while_the_partner_may_read_what_was_before() {
-    let mut manager = pair(CacheMode::WriteThrough);
-    manager.heartbeat();
-    let start = manager.world.now;
-    manager.world.read(1, 7, 1);
-    manager.world.run(Time::ZERO);
-    for channel in &mut manager.world.channels {
-        channel.stuck = true;
-    }
-    let write = manager.world.write(0, 7, 1);
-    manager.world.run(Time::from_millis(10));
-    manager.eject(0);
-    manager.listen();
-    manager.adopt(0);
-    manager.world.run(Time::from_millis(100));
-    let read = manager.world.read(1, 7, 1);
-    manager.world.run(Time::ZERO);
-    assert_eq!(
-        manager.world.read_values[&read],
-        [0],
-        "its lease still holds"
-    );
-    assert_eq!(manager.world.result(write), None);
-    manager
-        .world
-        .run(Time::from_millis(1600) - (manager.world.now - start));
-    assert_eq!(manager.world.result(write), Some(Ok(())));
-}
-
-#[test]
-fn a_replica_that_a_stuck_channel_keeps_behind_stops_reading() {
-    let mut manager = pair(CacheMode::WriteThrough);
-    for channel in &mut manager.world.channels {
-        channel.stuck = true;
-    }
-    manager.world.write(0, 7, 1);
-    for _ in 0..16 {
-        manager.heartbeat();
-        manager.world.run(Time::from_millis(100));
-    }
-    let read = manager.world.read(1, 7, 1);
-    manager.world.run(Time::from_millis(10));
-    assert_eq!(
-        manager.world.result(read),
-        None,
-        "whoever wrote may have given up that path"
-    );
-    for channel in &mut manager.world.channels {
-        channel.stuck = false;
-    }
-    manager.world.run(Time::from_millis(10));
-    assert_eq!(manager.world.read_values[&read], [1]);
-}
-
-#[test]
-fn what_an_abandoned_copy_left_on_a_channel_is_not_applied() {
-    let mut manager = pair(CacheMode::WriteThrough);
-    manager.world.write(0, 7, 1);
-    manager.world.run(Time::ZERO);
-    manager.crash(1, true);
-    manager.eject(0);
-    // The copy does not come to its end while a block cannot be read.
-    manager.world.machines[0].unreadable.insert(7);
-    while manager.nodes[1].mode != Mode::Target {
-        manager.heal();
-        manager.world.run(Time::from_millis(20));
-        manager.listen();
-    }
-    manager.world.connect();
-    manager.world.connect();
-    let copying = |manager: &Manager| manager.world.log.iter().any(|line| line.contains(" Copy"));
-    while !copying(&manager) {
-        manager.world.run(Time::from_millis(5));
-        manager.listen();
-    }
-    manager.world.run(Time::from_secs(3));
-    // A mirrored write sticks in one channel; the attempt is given up and begun anew on the other.
-    for channel in &mut manager.world.channels {
-        channel.stuck = true;
-    }
-    manager.world.write(0, 9000, 1);
-    manager.world.run(Time::from_millis(10));
-    manager.abort_join();
-    let other = manager
-        .world
-        .channels
-        .iter()
-        .position(|channel| channel.queued(0) == 0);
-    manager.world.channels[other.unwrap()].stuck = false;
-    manager.world.write(0, 9000, 1);
-    manager.world.machines[0].unreadable.clear();
-    while !manager
-        .world
-        .log
-        .iter()
-        .any(|line| line.contains("JoinReady"))
-    {
-        manager.join_step();
-        manager.world.run(Time::from_millis(20));
-        manager.listen();
-    }
-    assert_eq!(manager.world.machines[1].value(9000), 2);
-    for channel in &mut manager.world.channels {
-        channel.stuck = false;
-    }
-    manager.world.run(Time::from_millis(20));
-    assert_eq!(
-        manager.world.machines[1].value(9000),
-        2,
-        "the older write stays unapplied"
     );
 }
 
