@@ -58,7 +58,13 @@ impl Membership {
     fn without_partner(&mut self, turn: &mut Turn<'_>, since: Time) -> bool {
         let timing = self.settings.timing;
         let configuration = self.durable.configuration;
+        // The last thing that the partner said was that it went on without this node.
+        let overtaken = self.view.as_ref().is_some_and(|it| {
+            let theirs = it.record.configuration;
+            theirs.epoch > configuration.epoch && !theirs.members.contains(self.settings.me)
+        });
         let held = self.overslept.is_none()
+            && !overtaken
             && (self.served == Some(configuration.lineage()) || self.with.is_some());
         let open_join = self
             .durable

@@ -615,3 +615,60 @@ fn a_node_that_overslept_and_lost_nothing_may_still_go_alone() {
     world.crash(0);
     world.run_until(ms(4000), |it| it.standing(1) == Some(Standing::Alone));
 }
+
+#[test]
+fn a_late_word_of_a_broken_off_resync_counts_for_nothing() {
+    use crate::interface::FromShard;
+    use lockstep_mirror::control::FromVolume;
+    let mut world = World::mirrored(26);
+    world.machines[0].io = true;
+    world.crash(1);
+    world.run(ms(4000));
+    world.boot(1);
+    world.run_until(ms(10_000), |it| it.said("order Collect"));
+    let say = |world: &mut World, word: FromVolume| {
+        world.handle(
+            0,
+            NodeEvent::Shard(FromShard::Volume(super::world::VOLUME, word)),
+        );
+    };
+    // Of an attempt before this one: everything was drained then.
+    say(&mut world, FromVolume::JoinReady);
+    world.run_until(ms(2000), |it| it.said("order Copy"));
+    let early = world.machines[0].superblock().prepared;
+    assert!(
+        early.is_none_or(|it| it.members.count() == 1),
+        "a join before the copy: {early:?}"
+    );
+    world.run_until(ms(10_000), World::is_mirrored);
+    // No channel in the middle of it: the next attempt waits until the data path has answered.
+    let before = world
+        .trace
+        .iter()
+        .filter(|it| it.contains("order Collect"))
+        .count();
+    world.crash(1);
+    world.run(ms(4000));
+    world.boot(1);
+    let again = move |it: &World| {
+        it.trace
+            .iter()
+            .filter(|it| it.contains("order Collect"))
+            .count()
+            > before
+    };
+    world.run_until(ms(10_000), again);
+    say(&mut world, FromVolume::Channel { up: false });
+    say(&mut world, FromVolume::Channel { up: true });
+    say(&mut world, FromVolume::UnionDurable { dirty: 0 });
+    let orders: alloc::vec::Vec<_> = world
+        .trace
+        .iter()
+        .filter(|it| it.contains("1 order"))
+        .collect();
+    assert!(orders.last().unwrap().contains("Serve"), "{orders:?}");
+    world.run_until(ms(10_000), World::is_mirrored);
+    world.machines[0].io = false;
+    world.run(ms(1000));
+    assert_eq!(world.machines[0].disk.blocks, world.machines[1].disk.blocks);
+}
