@@ -635,6 +635,7 @@ fn a_late_word_of_a_broken_off_resync_counts_for_nothing() {
     // Of an attempt before this one: everything was drained then.
     say(&mut world, FromVolume::JoinReady);
     world.run_until(ms(2000), |it| it.said("order Copy"));
+    world.run(ms(100));
     let early = world.machines[0].superblock().prepared;
     assert!(
         early.is_none_or(|it| it.members.count() == 1),
