@@ -101,7 +101,7 @@ fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
             Level::Critical,
             what,
             reason("its image on this node cannot be used"),
-            "read lockstep events, mend the disk or the file, restart the daemon",
+            "mend the disk or the file that is named; an image is tried again every 30 s",
         )),
         "split-brain" => Some(concern(
             Level::Critical,
