@@ -14,6 +14,7 @@ use crate::decide::Record;
 use crate::register::{Ballot, Message, Proposal, Vote};
 use crate::superblock::{Found, Lineage, Superblock};
 use alloc::string::String;
+use refusal::refusal;
 use report::Report;
 use status::Rate;
 
@@ -21,6 +22,7 @@ mod alone;
 mod idle;
 mod member;
 mod pairing;
+mod refusal;
 pub mod report;
 pub mod status;
 mod stop;
@@ -576,34 +578,4 @@ impl Membership {
         }
         self.stopping.is_some() && self.step_stop(turn)
     }
-}
-
-/// Why a superblock does not belong to this volume here.
-fn refusal(settings: &Settings, found: &Superblock) -> Option<String> {
-    let wrong = if found.volume != settings.volume {
-        alloc::format!("belongs to volume {:032x}", found.volume.0)
-    } else if found.node != settings.me {
-        alloc::format!(
-            "was written by node {}, this is node {}",
-            found.node.0,
-            settings.me.0
-        )
-    } else if found.size != settings.size {
-        alloc::format!(
-            "says {} bytes, the configuration {}",
-            found.size,
-            settings.size
-        )
-    } else if found.block_size != settings.block_size {
-        alloc::format!(
-            "says blocks of {} bytes, the configuration {}",
-            found.block_size,
-            settings.block_size
-        )
-    } else {
-        return None;
-    };
-    Some(alloc::format!(
-        "the metadata {wrong}: check the paths of image and metadata; nothing was changed"
-    ))
 }
