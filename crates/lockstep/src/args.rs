@@ -86,7 +86,7 @@ pub(crate) struct Daemon {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeVerb {
-    /// Make a volume on both nodes and wait until its image here is ready
+    /// Make a volume on both nodes and wait until it is served
     Create(CreateArguments),
     /// All volumes
     List,

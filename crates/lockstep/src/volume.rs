@@ -7,10 +7,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lockstep_api::Client;
 use lockstep_api::quantity::Size;
 use lockstep_api::volume::{CreateVolume, Progress, SetAccess, Volume};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a volume that is being made is asked for.
 const POLL_EVERY: Duration = Duration::from_millis(200);
+
+/// How long `create` waits for the other node once the image here is ready.
+const SETTLE: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Result<()> {
     match verb {
@@ -53,7 +56,8 @@ fn create(client: &Client, arguments: CreateArguments, json: bool) -> anyhow::Re
         adopt: arguments.adopt,
     })?;
     let bar = (!json && output::on_terminal()).then(|| bar(volume.size));
-    while !arguments.no_wait && ["provisioning", "opening"].contains(&volume.state.as_str()) {
+    let mut opened = None;
+    while !arguments.no_wait && is_coming(&volume, &mut opened) {
         if let (Some(bar), Some(progress)) = (&bar, volume.provisioning) {
             bar.set_position(progress.done);
         }
@@ -71,6 +75,16 @@ fn create(client: &Client, arguments: CreateArguments, json: bool) -> anyhow::Re
         );
     }
     show(&volume, json)
+}
+
+/// Whether a new volume is on its way to be served. Once its image here is ready, both nodes agree
+/// within moments, unless the other one is busy with its own image, or cannot make it.
+fn is_coming(volume: &Volume, opened: &mut Option<Instant>) -> bool {
+    match volume.state.as_str() {
+        "provisioning" | "opening" => true,
+        "waiting" => opened.get_or_insert_with(Instant::now).elapsed() < SETTLE,
+        _ => false,
+    }
 }
 
 fn bar(total: u64) -> ProgressBar {
