@@ -65,6 +65,8 @@ pub struct Client {
     pub host: usize,
     /// The links to each node's portal.
     pub links: [LinkId; 2],
+    /// No new command is made before.
+    pub rest_until: Duration,
     /// Whether new commands are made.
     pub running: bool,
     /// Commands that have ended, and those of them that were answered well.
@@ -120,6 +122,7 @@ impl Client {
         Self {
             host,
             links,
+            rest_until: Duration::ZERO,
             running: true,
             ended: (0, 0),
             last_good: Duration::ZERO,
@@ -162,6 +165,17 @@ impl Client {
                 self.multipath.timer(ctx.now);
             }
             ClientEvent::Wake(_) => {}
+            ClientEvent::Submit if ctx.now < self.rest_until => {
+                let again = self.rest_until + self.prng.millis(0, 1000);
+                let event = ClientEvent::Submit;
+                ctx.wheel.push(
+                    again,
+                    What::Initiator {
+                        host: self.host,
+                        event,
+                    },
+                );
+            }
             ClientEvent::Submit if self.running => self.submit(ctx, ledger),
             ClientEvent::Submit => {}
         }

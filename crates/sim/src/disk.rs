@@ -2,7 +2,7 @@
 //! version and sector by sector: a power cut keeps any version of each sector since the last flush.
 
 use crate::prng::Prng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the disk writes as a whole or not at all.
 pub const SECTOR: usize = 512;
@@ -16,6 +16,8 @@ pub struct Disk {
     versions: BTreeMap<usize, Vec<(u64, [u8; SECTOR])>>,
     /// Counts writes; names points in time for [`Disk::flushed`].
     written: u64,
+    /// Pages that changed since they were last asked for.
+    changed: BTreeSet<usize>,
 }
 
 impl Disk {
@@ -128,20 +130,30 @@ impl Disk {
         self.versions.len()
     }
 
-    /// The first sector, below `size` bytes, that differs from the other file's.
-    #[must_use]
-    pub fn first_difference(&self, other: &Self, size: u64) -> Option<u64> {
-        self.differences(other, size).next()
+    /// Pages (4 KiB) that changed since this was last called.
+    pub fn take_changed(&mut self) -> BTreeSet<usize> {
+        core::mem::take(&mut self.changed)
     }
 
-    /// All sectors, below `size` bytes, that differ from the other file's.
-    pub fn differences<'a>(&'a self, other: &'a Self, size: u64) -> impl Iterator<Item = u64> + 'a {
-        let pages = number(size).div_ceil(PAGE);
-        (0..pages)
-            .filter(|page| self.page(*page) != other.page(*page))
+    /// Sectors of these pages that differ from the other file's.
+    pub fn differences_in<'a>(
+        &'a self,
+        other: &'a Self,
+        pages: &'a BTreeSet<usize>,
+    ) -> impl Iterator<Item = u64> + 'a {
+        pages
+            .iter()
+            .filter(|page| self.page(**page) != other.page(**page))
             .flat_map(|page| page * (PAGE / SECTOR)..(page + 1) * (PAGE / SECTOR))
             .filter(|sector| self.sector(*sector) != other.sector(*sector))
             .map(|sector| u64::try_from(sector).expect("usize has at most 64 bits"))
+    }
+
+    /// The first sector, below `size` bytes, that differs from the other file's.
+    #[must_use]
+    pub fn first_difference(&self, other: &Self, size: u64) -> Option<u64> {
+        let pages = (0..number(size).div_ceil(PAGE)).collect();
+        self.differences_in(other, &pages).next()
     }
 
     fn page(&self, page: usize) -> &[u8; PAGE] {
@@ -164,6 +176,7 @@ impl Disk {
         if self.pages.len() <= page {
             self.pages.resize(page + 1, None);
         }
+        self.changed.insert(page);
         let page = self.pages[page].get_or_insert_with(|| Box::new([0; PAGE]));
         page[at..at + SECTOR].copy_from_slice(contents);
     }

@@ -38,6 +38,8 @@ pub enum Fault {
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// The initiators do nothing for some milliseconds: what is done only in quiet times is done.
+    Nap(u64),
     /// All links lose pieces for a while.
     Losses,
     /// They stop doing so.
@@ -73,9 +75,10 @@ enum Kind {
     Reset,
     SlowDisks,
     Losses,
+    Nap,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::BothDown,
@@ -91,6 +94,7 @@ const KINDS: [Kind; 15] = [
     Kind::Reset,
     Kind::SlowDisks,
     Kind::Losses,
+    Kind::Nap,
 ];
 
 /// What a plan must know of the world to throw a fault.
@@ -106,6 +110,8 @@ pub struct Situation {
     pub clients: usize,
     /// A node is cut off from everything.
     pub isolated: Option<usize>,
+    /// The initiators have rested once in this run; that takes long.
+    pub rested: bool,
     /// A power cut now may not take acknowledged writes along (cache mode).
     pub power_cut_allowed: bool,
 }
@@ -255,6 +261,16 @@ impl Plan {
                 (long, Fault::NormalDisks(node)),
             ],
             Kind::Losses => vec![(soon, Fault::Losses), (long, Fault::NoLosses)],
+            Kind::Nap if !now.rested => {
+                // Intents of idle regions are let go after 30 s: a crash comes when they just were.
+                let ms = prng.between(32_000, 45_000);
+                let crash = Duration::from_millis(ms - prng.between(0, 3000));
+                vec![
+                    (soon, Fault::Nap(ms)),
+                    (crash, down(node)),
+                    (crash + long, Fault::Start(node)),
+                ]
+            }
             _ => Vec::new(),
         }
     }
@@ -276,6 +292,7 @@ impl Fault {
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
             Self::Losses => "links lossy",
+            Self::Nap(_) => "initiators at rest",
             Self::Next
             | Self::Mend(..)
             | Self::MendPath(..)
@@ -297,6 +314,7 @@ mod tests {
         whole: 3,
         clients: 1,
         isolated: None,
+        rested: false,
         power_cut_allowed: true,
     };
 
@@ -332,6 +350,6 @@ mod tests {
                 );
             }
         }
-        assert_eq!(seen.len(), 12, "{seen:?}");
+        assert_eq!(seen.len(), 13, "{seen:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::prng::Prng;
 use crate::watch::Watch;
 use core::time::Duration;
 use lockstep_mirror::control::{CacheMode, VolumeId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Host number of the first initiator; the nodes are 0 and 1.
 const FIRST_CLIENT: usize = 2;
@@ -79,8 +79,12 @@ pub struct World {
     plan: Plan,
     phase: Phase,
     isolated: Option<usize>,
+    /// Pages of the images that differed when they were last compared.
+    differing: BTreeSet<usize>,
     /// The node that was cut off last, until both serve together again.
     cut_off: Option<usize>,
+    /// Until when the initiators rest.
+    rest: Option<Duration>,
     last_power_cut: Option<Duration>,
     longest_gap: Duration,
     last_answer: Duration,
@@ -161,7 +165,9 @@ impl World {
             plan,
             phase: Phase::Making,
             isolated: None,
+            differing: BTreeSet::new(),
             cut_off: None,
+            rest: None,
             last_power_cut: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
@@ -249,7 +255,7 @@ impl Shape {
     /// A random shape.
     #[must_use]
     pub fn new(prng: &mut Prng) -> Self {
-        let mib = *prng.pick(&[1, 2, 4, 20, 40]);
+        let mib = *prng.pick(&[1, 1, 2, 2, 4, 4, 4, 20]);
         let drift = *prng.pick(&[0, 100, 50_000]);
         let speed = |prng: &mut Prng| 1_000_000 - drift + prng.below(2 * drift + 1);
         Self {
@@ -275,7 +281,7 @@ impl Shape {
             sectors,
             block,
             depth: prng.index(6) + 1,
-            think_ms: *prng.pick(&[30, 100, 200]),
+            think_ms: *prng.pick(&[60, 200, 400]),
             blocks: *prng.pick(&[1, 8, 16]),
             hot: (*prng.pick(&[8_u64, 64, 2048])).min(sectors),
             writes: *prng.pick(&[300, 500, 800]),

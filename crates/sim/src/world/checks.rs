@@ -4,6 +4,7 @@ use super::{FIRST_CLIENT, LIVENESS, Phase, SETTLE, VOLUME, World};
 use crate::disk::SECTOR;
 use core::time::Duration;
 use lockstep_mirror::control::Configuration;
+use std::collections::BTreeSet;
 
 /// Sectors that one read of the last look covers.
 const LAST_LOOK: u64 = 2048;
@@ -113,16 +114,27 @@ impl World {
 
     /// Wherever the two images differ, some node knows it.
     fn differences_are_marked(&mut self) {
+        for machine in &mut self.machines {
+            if let Some(files) = machine.volumes.get_mut(&VOLUME.0) {
+                self.differing.extend(files.image.take_changed());
+            }
+        }
         let [Some(one), Some(two)] = [0, 1].map(|node| self.machines[node].volumes.get(&VOLUME.0))
         else {
             return;
         };
         let size = self.shape.size;
         let marks = [0, 1].map(|node| self.machines[node].marks(VOLUME, size));
-        let unmarked = one.image.differences(&two.image, size).find(|sector| {
+        let mut still = BTreeSet::new();
+        let mut unmarked = None;
+        for sector in one.image.differences_in(&two.image, &self.differing) {
+            still.insert(usize::try_from(sector / (4096 / SECTOR as u64)).expect("small"));
             let byte = sector * SECTOR as u64;
-            marks.iter().all(|marks| !marks.covers(byte))
-        });
+            if marks.iter().all(|marks| !marks.covers(byte)) {
+                unmarked = unmarked.or(Some(sector));
+            }
+        }
+        self.differing = still;
         if let Some(sector) = unmarked {
             self.violation(format!(
                 "sector {sector} differs, but neither node has marked it"

@@ -60,6 +60,14 @@ impl World {
                     slow: 10,
                 }
             }
+            Fault::Nap(ms) => {
+                let rest = Duration::from_millis(ms);
+                self.rest = Some(self.ctx.now + rest);
+                self.plan.until += rest;
+                for client in &mut self.clients {
+                    client.rest_until = self.ctx.now + rest;
+                }
+            }
             Fault::Losses => self.set_losses(self.chance.clone().between(5, 150)),
             Fault::NoLosses => self.set_losses(0),
             Fault::Calm => self.calm(),
@@ -93,7 +101,11 @@ impl World {
             Fault::Isolate(_) => {
                 !calm && self.isolated.is_none() && self.whole_links() == self.node_links()
             }
-            Fault::CutPath(..) | Fault::Reset | Fault::SlowDisks(_) | Fault::Losses => !calm,
+            Fault::CutPath(..)
+            | Fault::Reset
+            | Fault::SlowDisks(_)
+            | Fault::Losses
+            | Fault::Nap(_) => !calm,
             // A link of an isolated node stays down until the node rejoins.
             Fault::Mend(..) | Fault::MendPath(..) => self.isolated.is_none(),
             Fault::Rejoin(_) => self.isolated.is_some(),
@@ -108,12 +120,17 @@ impl World {
         if self.ctx.now >= self.plan.until {
             return self.throw(Fault::Calm);
         }
+        if let Some(rest) = self.rest.filter(|until| self.ctx.now < *until) {
+            self.ctx.wheel.push(rest, What::Fault(Fault::Next));
+            return;
+        }
         let situation = Situation {
             running: [0, 1].map(|node| self.machines[node].is_running()),
             links: self.node_links().len(),
             whole: self.whole_links().len(),
             clients: self.clients.len(),
             isolated: self.isolated,
+            rested: self.rest.is_some(),
             power_cut_allowed: (0..2).all(|node| self.power_cut_allowed(node)),
         };
         for (delay, fault) in self.plan.choose(&mut self.chance, &situation) {
