@@ -3,7 +3,8 @@
 use super::machine::BLOCK;
 use super::manager::{Manager, Mode};
 use super::stories::{pair, settle};
-use crate::control::{CacheMode, Time};
+use super::world::Channel;
+use crate::control::{CacheMode, Time, ToVolume};
 use crate::metadata_layout::{INTENTS_OFFSET, REGION};
 use crate::operation::Operation;
 use alloc::boxed::Box;
@@ -77,22 +78,27 @@ fn what_an_abandoned_copy_left_on_a_channel_is_not_applied() {
     }
     manager.world.write(0, 9000, 1);
     manager.world.run(Time::from_millis(10));
-    manager.abort_join();
-    let other = manager
-        .world
-        .channels
-        .iter()
-        .position(|channel| channel.queued(0) == 0);
+    manager.order(0, ToVolume::Alone);
+    let partner_incarnation = manager.world.incarnation(1);
+    let collect = ToVolume::Collect {
+        partner_incarnation,
+        everything: false,
+    };
+    manager.order(0, collect);
+    let free = |channel: &Channel| channel.queued(0) < 2;
+    let other = manager.world.channels.iter().position(free);
     manager.world.channels[other.unwrap()].stuck = false;
     manager.world.write(0, 9000, 1);
     manager.world.machines[0].unreadable.clear();
+    manager.world.run(Time::from_millis(50));
+    manager.listen();
+    manager.order(0, ToVolume::Copy);
     while !manager
         .world
         .log
         .iter()
         .any(|line| line.contains("JoinReady"))
     {
-        manager.join_step();
         manager.world.run(Time::from_millis(20));
         manager.listen();
     }
@@ -278,4 +284,24 @@ fn the_survivor_answers_what_the_dead_owner_left_behind() {
         );
         assert_eq!(manager.world.machines[1].durable_value(7), 1);
     }
+}
+
+#[test]
+fn after_a_hand_over_in_write_back_a_power_cut_leaves_no_silent_difference() {
+    let mut manager = pair(CacheMode::WriteBack);
+    let write = manager.world.write(0, 7, 1);
+    manager.world.run(Time::ZERO);
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+    manager.start_hand_over(0);
+    manager.listen();
+    settle(&mut manager);
+    assert_eq!((manager.hand_overs, manager.is_whole()), (1, true));
+    manager.world.machines[0].memory.clear();
+    manager.crash(0, true);
+    manager.eject(1);
+    for _ in 0..4 {
+        settle(&mut manager);
+    }
+    assert!(manager.is_whole());
+    assert_eq!(manager.world.differences(), []);
 }
