@@ -212,7 +212,8 @@ impl Wire {
                     self.answer(task, DataIn::None, len, &mut more);
                 }
                 Output::Abort { task } => self.endpoint.dropped(NOW, task, &mut more),
-                Output::Reset { .. }
+                Output::Alive { .. }
+                | Output::Reset { .. }
                 | Output::NexusUp { .. }
                 | Output::NexusDown { .. }
                 | Output::Note { .. } => {}

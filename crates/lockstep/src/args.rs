@@ -128,7 +128,7 @@ pub(crate) struct CreateArguments {
     /// When a write is answered
     #[arg(long, value_enum, default_value_t = CacheWord::WriteThrough)]
     pub(crate) cache: CacheWord,
-    /// Where a node keeps its copy (default: <first storage directory>/<name>.img on each node)
+    /// Where a node keeps its copy (default: NAME.img in the first storage directory of each node)
     #[arg(long, value_name = "NODE:PATH", value_parser = replica)]
     pub(crate) replica: Vec<ReplicaPlace>,
     /// Write zeroes over the whole image now, instead of reserving the space

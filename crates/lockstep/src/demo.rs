@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 /// What `lockstep demo` can be told.
 #[derive(Args, Clone, Debug)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Leave the pair running for your own initiator, until Ctrl-C
     #[arg(long)]
     keep: bool,
@@ -71,7 +71,7 @@ fn cache(word: &str) -> Result<Cache, String> {
 const SMALLEST: u64 = 8 << 20;
 
 /// Runs the demo. Success only if every check held.
-pub fn run(args: DemoArgs) -> Result<ExitCode> {
+pub(crate) fn run(args: DemoArgs) -> Result<ExitCode> {
     if let Some(file) = &args.run_daemon {
         return Err(sweeper::become_daemon(file));
     }

@@ -296,7 +296,7 @@ impl Client {
         );
     }
 
-    fn submit(&mut self, ctx: &mut Context, ledger: &mut Ledger) {
+    fn submit(&mut self, ctx: &Context, ledger: &mut Ledger) {
         let load = &self.load;
         let most = if self.prng.chance(30) {
             load.blocks * 16

@@ -3,9 +3,9 @@
 //! the control thread are in the daemon, and carries out what they say.
 
 mod connection;
-mod control;
+pub mod control;
 mod death;
-mod marks;
+pub mod marks;
 mod storage;
 
 use crate::clock::Clock;
@@ -150,6 +150,7 @@ pub struct Process {
 }
 
 /// What is still to be done in this turn.
+#[expect(clippy::large_enum_variant, reason = "actions are the usual case")]
 enum Local {
     Pump(usize),
     Sent(BufferId),
