@@ -163,13 +163,7 @@ impl Total {
             .copied()
             .unwrap_or_default();
         let longest = self.gaps.last().copied().unwrap_or_default();
-        let per = |number: u64| {
-            if self.runs == 0 {
-                0
-            } else {
-                number / self.runs
-            }
-        };
+        let per = |number: u64| number.checked_div(self.runs).unwrap_or_default();
         println!("longest time without an answer: median {median:.1} s, maximum {longest:.1} s");
         println!(
             "{} seeds in {took:.0} s: {} events, {} commands and {:.0} simulated seconds a seed",
