@@ -11,7 +11,12 @@ use crate::volume_action::{ChannelId, FrameBody, Refusal};
 
 /// Both nodes serve, node 0 is the owner, two channels are up.
 pub(super) fn pair(cache: CacheMode) -> Manager {
-    let mut manager = Manager::new(cache, 1);
+    pair_of(cache, 1)
+}
+
+/// The same with another sequence of chances.
+pub(super) fn pair_of(cache: CacheMode, seed: u64) -> Manager {
+    let mut manager = Manager::new(cache, seed);
     manager.world.connect();
     manager.world.connect();
     settle(&mut manager);
