@@ -39,6 +39,7 @@ use lockstep_engine::node_interface::{
 use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -137,6 +138,8 @@ pub(crate) struct Control {
     links: BTreeMap<u32, Link>,
     /// Why each path did not work the last time; empty: it did.
     path_errors: Vec<String>,
+    /// Data portals that should be open and sync addresses, with the reason where they are not.
+    listening: BTreeMap<SocketAddr, Option<String>>,
     sessions: Vec<SessionInfo>,
     sessions_due: Instant,
     /// Requests that wait for the list of sessions.
@@ -250,6 +253,7 @@ impl Control {
             numbers: TargetNumbers::default(),
             locals: BTreeMap::new(),
             links: BTreeMap::new(),
+            listening: BTreeMap::new(),
             sessions: Vec::new(),
             sessions_due: now,
             awaiting_sessions: Vec::new(),
@@ -416,11 +420,15 @@ impl Control {
                     .add(Level::Ok, "initiator", &self.config.node_name(), &text);
             }
             FromThread::Shard(report) => self.tell(NodeEvent::Shard(report)),
-            FromThread::Listening { address } => tracing::info!(%address, "listening"),
+            FromThread::Listening { address } => {
+                tracing::info!(%address, "listening");
+                self.listening.insert(address, None);
+            }
             FromThread::NotListening { address, error } => {
                 let text = format!("{address} does not accept connections: {error}");
                 self.events
                     .add(Level::Critical, "node", &self.config.node_name(), &text);
+                self.listening.insert(address, Some(error.to_string()));
             }
             FromThread::DiskDetached(id) => self.detached(id),
         }

@@ -57,6 +57,9 @@ impl Control {
                 } else {
                     ToThread::ClosePortals
                 });
+                for address in &self.config.portals.data {
+                    self.listening.remove(&address.0);
+                }
                 let text = if open {
                     "data portals opened"
                 } else {

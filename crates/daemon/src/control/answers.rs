@@ -314,7 +314,9 @@ impl Control {
             ..Status::default()
         };
         let edited = !matches!(self.file.edited(&self.text), Ok(Edited::No));
-        verdict::judge(&mut status, edited, facts::general_problems(&node));
+        let mut general = facts::general_problems(&node);
+        general.extend(facts::deaf(&self.listening));
+        verdict::judge(&mut status, edited, general);
         status
     }
 
@@ -334,16 +336,32 @@ impl Control {
                 .filter(|session| session.target == volume.target)
                 .count();
             let local = self.locals.get(&id).map(|local| &local.state);
+            let mut decided = facts::decided(&node, volume, self.config.node.number);
+            if let Some(decided) = &mut decided {
+                self.unless_reachable(decided, node.portals_open);
+            }
             view::volume(
                 volume,
                 &self.config,
                 local,
-                facts::decided(&node, volume, self.config.node.number).as_ref(),
+                decided.as_ref(),
                 path.map(|(_, _, status)| status),
                 u32::try_from(here).unwrap_or(u32::MAX),
             )
         };
         self.pool.volumes.iter().map(view).collect()
+    }
+
+    /// A volume that is served, at portals that do not answer yet, is not served.
+    fn unless_reachable(&self, decided: &mut view::Decided, portals_open: bool) {
+        let portals = &self.config.portals.data;
+        let known = portals
+            .iter()
+            .all(|portal| self.listening.contains_key(&portal.0));
+        if decided.is_served() && !(portals_open && known) {
+            decided.state = "opening";
+            decided.reason = "this node's data portals are being opened".into();
+        }
     }
 
     fn volume(&self, name: &str) -> Answer {

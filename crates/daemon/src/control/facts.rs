@@ -7,6 +7,8 @@ use lockstep_api::status::{Concern, Level, Partner, PathStatus};
 use lockstep_api::volume::Progress;
 use lockstep_engine::node_interface::{NodeStatus, Standing, VolumeStatus};
 use lockstep_mirror::control::{NodeId, VolumeId};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// What `Node` decided about a volume; `None`: it does not know it.
 pub(super) fn decided(node: &NodeStatus, volume: &PoolVolume, me: u8) -> Option<Decided> {
@@ -120,6 +122,20 @@ fn refused(node: &NodeStatus, path: usize) -> Option<String> {
     node.problems
         .iter()
         .find_map(|text| text.strip_prefix(&start).map(str::to_owned))
+}
+
+/// Addresses at which nobody can reach this node, with the reason.
+pub(super) fn deaf(listening: &BTreeMap<SocketAddr, Option<String>>) -> Vec<Concern> {
+    let concern = |(address, error): (&SocketAddr, &Option<String>)| {
+        Some(Concern {
+            level: Level::Critical,
+            what: format!("address {address}"),
+            why: format!("it does not accept connections: {}", error.as_ref()?),
+            todo: "give this machine that address, or end whoever uses it; it is tried again"
+                .into(),
+        })
+    };
+    listening.iter().filter_map(concern).collect()
 }
 
 /// What is wrong besides paths, the partner's silence and volumes, which are shown with their own

@@ -28,6 +28,13 @@ pub(crate) struct Decided {
     pub(crate) replicas: [&'static str; 2],
 }
 
+impl Decided {
+    /// Initiators are served here.
+    pub(crate) fn is_served(&self) -> bool {
+        ["serving", "serving-alone", "resyncing"].contains(&self.state)
+    }
+}
+
 /// One volume as the API shows it.
 pub(crate) fn volume(
     volume: &PoolVolume,
