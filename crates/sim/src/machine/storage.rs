@@ -254,6 +254,9 @@ impl Machine {
     }
 }
 
+/// A disk that hangs for longer fails the operation, which is another fault.
+const LONGEST: Duration = Duration::from_secs(8);
+
 fn duration(prng: &mut Prng, speed: super::DiskSpeed, io: &Io) -> Duration {
     let (low, high) = match io {
         Io::Crc { .. }
@@ -266,7 +269,7 @@ fn duration(prng: &mut Prng, speed: super::DiskSpeed, io: &Io) -> Duration {
     };
     let time = prng.micros(low, high);
     if high > 20 && prng.chance(speed.slow) {
-        time * 20
+        (time * 20).min(LONGEST)
     } else {
         time
     }
