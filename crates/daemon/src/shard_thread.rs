@@ -6,6 +6,7 @@
 //! everything; the control thread talks to it by [`ToThread`] and [`FromThread`].
 
 mod byte_work;
+mod closing;
 mod connection;
 mod dials;
 mod links;

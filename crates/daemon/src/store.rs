@@ -8,6 +8,8 @@
 mod disk;
 mod durability;
 mod flush;
+mod metadata;
+mod read;
 mod work;
 mod write;
 

@@ -27,10 +27,6 @@ const IN_PLACE_MIN: u32 = 64 << 10;
 const APPETITE_MIN: u32 = 4096;
 /// Room that the inbox must have behind what it holds; otherwise that is moved to its start.
 const ROOM_MIN: u32 = 64 << 10;
-/// How long a connection that was told to close may take to send what is queued.
-const FLUSH_TIME: Duration = Duration::from_secs(2);
-/// How long the peer may take to close its side after that.
-const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// What every step on connections works with.
 pub(super) struct Core {
@@ -44,12 +40,37 @@ pub(super) struct Core {
 
 impl Core {
     pub(super) fn event(&mut self, event: Event<'_>) {
-        let Some(recorder) = &self.recorder else {
-            self.shard.handle(self.now, event, &mut self.actions);
+        self.arena_and_taker().1.take(event);
+    }
+
+    /// The arena beside what takes events, for events that lend bytes of it.
+    fn arena_and_taker(&mut self) -> (&mut Arena, Taker<'_>) {
+        let taker = Taker {
+            shard: &mut self.shard,
+            now: self.now,
+            actions: &mut self.actions,
+            recorder: self.recorder.as_ref(),
+        };
+        (&mut self.arena, taker)
+    }
+}
+
+/// Gives events to the shard: every one comes by here, so that a recording has them all.
+struct Taker<'a> {
+    shard: &'a mut Shard,
+    now: Time,
+    actions: &'a mut Vec<Action>,
+    recorder: Option<&'a Recorder>,
+}
+
+impl Taker<'_> {
+    fn take(self, event: Event<'_>) {
+        let Some(recorder) = self.recorder else {
+            self.shard.handle(self.now, event, self.actions);
             return;
         };
         let (noted, before) = (recorder::of_shard(&event), self.actions.len());
-        self.shard.handle(self.now, event, &mut self.actions);
+        self.shard.handle(self.now, event, self.actions);
         recorder.to_shard(self.now, noted, &self.actions[before..]);
     }
 }
@@ -59,14 +80,14 @@ pub(super) struct Links {
     pub(super) slots: Vec<Slot>,
     free: Vec<u32>,
     /// The arena's slot of connection 0's inbox; those of the others follow.
-    first_inbox: u32,
+    pub(super) first_inbox: u32,
     touched: Vec<u32>,
     pub(super) unsent: Vec<u32>,
     /// Parcels to be used again.
     pub(super) spare: Vec<Parcel>,
     /// Buffers that were sent, or will never be, of which the shard must be told.
     pub(super) released: Vec<BufferId>,
-    closed: Vec<ConnId>,
+    pub(super) closed: Vec<ConnId>,
     /// A peer that does not read is given up after this time.
     pub(super) stall: Duration,
     pub(super) received_bytes: u64,
@@ -149,7 +170,7 @@ impl Links {
             .filter(|connection| connection.id == conn)
     }
 
-    fn expect(&mut self, index: u32) -> &mut Connection {
+    pub(super) fn expect(&mut self, index: u32) -> &mut Connection {
         self.at(index)
             .expect("a connection stays until the kernel has nothing of it")
     }
@@ -212,10 +233,10 @@ impl Links {
                     return;
                 }
                 Want::Bytes(count) if count <= available => {
-                    let bytes = core.arena.bytes(inbox, connection.start, count);
+                    let (arena, taker) = core.arena_and_taker();
+                    let bytes = arena.bytes(inbox, connection.start, count);
                     connection.start += count;
-                    core.shard
-                        .handle(core.now, Event::Bytes { conn, bytes }, &mut core.actions);
+                    taker.take(Event::Bytes { conn, bytes });
                 }
                 Want::Bytes(count) => return self.receive(core, index, count),
                 Want::Data { buffer, at, len } => {
@@ -347,116 +368,6 @@ impl Links {
             (Phase::Flushing { .. }, _) => {}
             (Phase::Lingering { .. }, Ok(1..) | Err(Errno::CANCELED)) => self.discard(core, index),
             (Phase::Open | Phase::Lingering { .. }, _) => self.die(core, index),
-        }
-    }
-
-    /// The shard wants the connection closed when everything queued was sent.
-    pub(super) fn close(&mut self, core: &mut Core, conn: ConnId) {
-        if self
-            .of(conn)
-            .is_some_and(|connection| connection.phase == Phase::Open)
-        {
-            self.wind_up(core, conn.slot);
-        }
-    }
-
-    /// Nothing more is taken from the peer; what is queued for it still goes out, also when it
-    /// has ended its own side.
-    fn wind_up(&mut self, core: &mut Core, index: u32) {
-        let by = core.now + FLUSH_TIME;
-        let connection = self.expect(index);
-        connection.phase = Phase::Flushing { by };
-        // The wanted buffer may be needed elsewhere soon.
-        if let Some((op, Receiving::Buffer { .. })) = connection.receiving {
-            core.ring.cancel(op);
-        }
-        self.linger(core, index);
-    }
-
-    /// If everything is sent: says so to the peer, and waits for its end of the stream. Closing
-    /// with unread data would reset the connection, and what we sent last might be lost.
-    pub(super) fn linger(&mut self, core: &mut Core, index: u32) {
-        let now = core.now;
-        let connection = self.expect(index);
-        if !matches!(connection.phase, Phase::Flushing { .. })
-            || connection.sending.is_some()
-            || !connection.outgoing.is_empty()
-        {
-            return;
-        }
-        net::finish(&*connection.socket);
-        connection.phase = Phase::Lingering {
-            by: now + LINGER_TIME,
-        };
-        if connection.receiving.is_none() {
-            self.discard(core, index);
-        }
-    }
-
-    /// Receives what nobody will look at.
-    fn discard(&mut self, core: &mut Core, index: u32) {
-        let inbox = self.first_inbox + index;
-        let connection = self.expect(index);
-        let into = core.arena.lend_mut(inbox, 0, INBOX_BYTES);
-        let socket = Rc::clone(&connection.socket);
-        let op = Op::Receive {
-            socket,
-            into,
-            all: false,
-            empty: false,
-        };
-        let op = core.ring.submit(Owner::Receive(index).token(), op);
-        connection.receiving = Some((op, Receiving::Inbox(INBOX_BYTES)));
-    }
-
-    /// Ends a connection; its name goes when the kernel has let go of everything.
-    pub(super) fn die(&mut self, core: &mut Core, index: u32) {
-        let connection = self.expect(index);
-        if connection.phase == Phase::Dying {
-            return;
-        }
-        connection.phase = Phase::Dying;
-        net::shut(&*connection.socket);
-        if let Some((op, _)) = connection.receiving {
-            core.ring.cancel(op);
-        }
-        if let Some(sending) = &connection.sending {
-            core.ring.cancel(sending.op);
-        }
-        let never_sent = std::mem::take(&mut connection.outgoing);
-        for parcel in never_sent {
-            self.recycle(parcel);
-        }
-        self.bury(index);
-    }
-
-    pub(super) fn bury(&mut self, index: u32) {
-        let slot = &mut self.slots[index as usize];
-        if slot.connection.as_ref().is_some_and(Connection::is_idle)
-            && let Some(connection) = slot.connection.take()
-        {
-            self.closed.push(connection.id);
-        }
-    }
-
-    /// Gives up peers that do not read or do not close. To be called some times a second.
-    pub(super) fn housekeeping(&mut self, core: &mut Core) {
-        for index in 0..u32::try_from(self.slots.len()).expect("at most CONNECTIONS_MAX") {
-            let Some(connection) = self.slots[index as usize].connection.as_ref() else {
-                continue;
-            };
-            let overdue = match connection.phase {
-                Phase::Flushing { by } | Phase::Lingering { by } => by <= core.now,
-                Phase::Open | Phase::Dying => false,
-            };
-            let stalled =
-                connection.sending.is_some() && connection.progress + self.stall <= core.now;
-            if stalled && connection.phase == Phase::Open {
-                self.stalled += 1;
-            }
-            if overdue || stalled {
-                self.die(core, index);
-            }
         }
     }
 }

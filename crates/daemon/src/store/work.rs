@@ -7,7 +7,7 @@ use lockstep_engine::interface::IoKey;
 use lockstep_mirror::control::VolumeId;
 use lockstep_mirror::operation::Extent;
 use lockstep_mirror::volume_io::{Io, IoError, Value};
-use lockstep_uring::{Arena, Completion, Errno, Gift, Handle, Op, Ring, Token, file};
+use lockstep_uring::{Arena, Completion, Errno, Gift, Handle, Op, Ring, Token};
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -16,8 +16,6 @@ use std::time::Instant;
 
 /// Operations that the kernel has at once, of all disks of a shard: more only lengthen its queues.
 const IN_KERNEL_MAX: usize = 4096;
-/// The longest read that is tried from the page cache at once: about 40 µs of copying.
-const CACHED_READ_MAX: u32 = 256 << 10;
 /// Disk errors that are logged of one disk, before only every thousandth is.
 const LOGGED_ERRORS: u64 = 20;
 
@@ -62,7 +60,7 @@ pub(super) struct Attached {
     /// Whether the file system or device can zero a range without being sent the zeroes.
     pub(super) zero_range: bool,
     /// Whether it can tell that a read would have to wait.
-    no_wait: bool,
+    pub(super) no_wait: bool,
     pub(super) chooser: Chooser,
     requests: usize,
     detaching: bool,
@@ -89,11 +87,10 @@ pub(super) enum Work {
     },
     Flush,
     ReadMeta {
-        len: u32,
+        offset: u64,
     },
     WriteMeta {
         offset: u64,
-        done: usize,
     },
 }
 
@@ -334,181 +331,19 @@ impl Store {
         result: Result<u32, Errno>,
         gift: Gift,
     ) {
-        let Request { disk, work, .. } = self.requests[request];
+        let Request { work, .. } = self.requests[request];
         match (work, gift) {
             (Work::Read(piece), _) => self.read_step(machine, request, piece, result),
             (Work::Write(..) | Work::Zero { .. }, _) => {
                 self.write_step(machine, request, work, result)
             }
-            (Work::ReadMeta { len }, Gift::Bytes(bytes)) => match result {
-                Ok(count) if count == len => self.end(request, Ok(Value::Bytes(bytes))),
-                _ => {
-                    self.log(
-                        disk,
-                        "read metadata of",
-                        0,
-                        result.err().unwrap_or(Errno::IO),
-                    );
-                    self.end(request, Err(IoError::Unreadable));
-                }
-            },
-            (Work::WriteMeta { offset, done }, Gift::Bytes(bytes)) => match result {
-                Ok(count) if count as usize == bytes.len() => self.wait_for_flush(request),
-                // A short write: the rest goes on its own.
-                Ok(count) if count > 0 => {
-                    let done = done + count as usize;
-                    let offset = offset + u64::from(count);
-                    self.requests[request].work = Work::WriteMeta { offset, done };
-                    let rest = bytes[count as usize..].into();
-                    self.submit_metadata_write(machine, request, offset, rest);
-                }
-                _ => {
-                    let error = result.err().unwrap_or(Errno::IO);
-                    self.log(disk, "write metadata of", offset, error);
-                    self.end(request, Err(write_error(error)));
-                }
-            },
+            (Work::ReadMeta { .. } | Work::WriteMeta { .. }, Gift::Bytes(bytes)) => {
+                self.metadata_step(machine, request, work, result, bytes);
+            }
             (Work::Flush | Work::ReadMeta { .. } | Work::WriteMeta { .. }, _) => {
                 unreachable!("metadata comes back as bytes, and flushes have tokens of their own")
             }
         }
-    }
-
-    fn read(&mut self, machine: &mut Machine<'_>, key: IoKey, disk: usize, piece: Piece) {
-        let attached = &mut self.disks[disk];
-        let mut rest = piece;
-        let at_once = attached.manner.memory || (attached.no_wait && piece.len <= CACHED_READ_MAX);
-        while at_once && rest.len > 0 {
-            let bytes = machine.arena.bytes_mut(rest.slot, rest.at, rest.len);
-            let got = if attached.manner.memory {
-                file::read(&attached.image.file, bytes, rest.offset)
-            } else {
-                file::read_cached(&attached.image.file, bytes, rest.offset)
-            };
-            match got {
-                Ok(count) if count > 0 => {
-                    rest = rest.after(u32::try_from(count).expect("no more than asked for"))
-                }
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP) => {
-                    attached.no_wait = false;
-                    break;
-                }
-                // Not cached, or an error that the ring will meet as well.
-                _ => break,
-            }
-        }
-        if rest.len == 0 {
-            return self.finish(key, Ok(Value::Done));
-        }
-        let request = self.insert(key, disk, Work::Read(rest));
-        self.submit_read(machine, request, rest);
-    }
-
-    fn read_step(
-        &mut self,
-        machine: &mut Machine<'_>,
-        request: usize,
-        piece: Piece,
-        result: Result<u32, Errno>,
-    ) {
-        match result {
-            Ok(count) if count == piece.len => self.end(request, Ok(Value::Done)),
-            // Nothing at all without an error: the file ends here, though it did not when opened.
-            Ok(0) => {
-                self.log(
-                    self.requests[request].disk,
-                    "read beyond the end of",
-                    piece.offset,
-                    Errno::IO,
-                );
-                self.end(request, Err(IoError::Unreadable));
-            }
-            Err(Errno::INTR | Errno::AGAIN) => self.submit_read(machine, request, piece),
-            Ok(count) => {
-                let rest = piece.after(count);
-                self.requests[request].work = Work::Read(rest);
-                self.submit_read(machine, request, rest);
-            }
-            Err(error) => {
-                self.log(self.requests[request].disk, "read", piece.offset, error);
-                self.end(request, Err(IoError::Unreadable));
-            }
-        }
-    }
-
-    fn submit_read(&mut self, machine: &mut Machine<'_>, request: usize, piece: Piece) {
-        let into = machine.arena.lend_mut(piece.slot, piece.at, piece.len);
-        let file = self.image(request);
-        self.submit(
-            machine,
-            request,
-            Op::Read {
-                file,
-                into,
-                offset: piece.offset,
-            },
-        );
-    }
-
-    fn read_metadata(
-        &mut self,
-        machine: &mut Machine<'_>,
-        key: IoKey,
-        disk: usize,
-        offset: u64,
-        len: u32,
-    ) {
-        let bytes = vec![0; len as usize].into_boxed_slice();
-        let request = self.insert(key, disk, Work::ReadMeta { len });
-        let file = Rc::clone(&self.disks[disk].metadata.file);
-        self.submit(
-            machine,
-            request,
-            Op::ReadBytes {
-                file,
-                bytes,
-                offset,
-            },
-        );
-    }
-
-    fn write_metadata(
-        &mut self,
-        machine: &mut Machine<'_>,
-        key: IoKey,
-        disk: usize,
-        offset: u64,
-        bytes: Box<[u8]>,
-    ) {
-        let attached = &self.disks[disk];
-        if attached.manner.metadata_memory
-            && file::write(&attached.metadata.file, &bytes, offset)
-                .is_ok_and(|count| count == bytes.len())
-        {
-            return self.finish(key, Ok(Value::Done));
-        }
-        let request = self.insert(key, disk, Work::WriteMeta { offset, done: 0 });
-        self.submit_metadata_write(machine, request, offset, bytes);
-    }
-
-    fn submit_metadata_write(
-        &mut self,
-        machine: &mut Machine<'_>,
-        request: usize,
-        offset: u64,
-        bytes: Box<[u8]>,
-    ) {
-        let file = Rc::clone(&self.disks[self.requests[request].disk].metadata.file);
-        self.submit(
-            machine,
-            request,
-            Op::WriteBytes {
-                file,
-                bytes,
-                offset,
-            },
-        );
     }
 
     pub(super) fn image(&self, request: usize) -> Handle {
