@@ -113,13 +113,13 @@ fn long_twenty_kills_on_alternating_nodes_lose_nothing() {
 fn kill_cycles(name: &str, cycles: usize) {
     // Large enough that a copy of everything could not pass for a copy of what was dirty.
     let volume = CreateVolume {
-        size: Size(4 * SIZE),
+        size: Size(2 * SIZE),
         ..CreateVolume::default()
     };
     let mut pair = Pair::with(name, &volume);
     let settings = LoadSettings {
         bytes_per_second: Some(24 << 20),
-        ..content::load(4 * SIZE)
+        ..content::load(2 * SIZE)
     };
     let load = Load::start(Options::default(), pair.paths(), settings, None);
     let mut gaps = Vec::new();

@@ -36,7 +36,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// Size of the mirrored volume
-    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    #[arg(long, value_name = "SIZE", default_value = "128MiB")]
     volume_size: Size,
     /// When writes are answered: none, write-through or write-back
     #[arg(long, value_name = "MODE", default_value = "write-through", value_parser = cache)]

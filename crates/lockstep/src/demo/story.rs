@@ -24,8 +24,10 @@ const BYTES_PER_SECOND: u64 = 24 << 20;
 const PHASE: Duration = Duration::from_secs(3);
 /// I/O must go on after a kill within this, or the demo has failed.
 const PAUSE_LIMIT: Duration = Duration::from_secs(20);
-/// The restarted node must be a full member again within this.
-const RESYNC_LIMIT: Duration = Duration::from_secs(30);
+/// A resync may take its time on a slow machine, but not stand still for so long.
+const STALL_LIMIT: Duration = Duration::from_secs(20);
+/// Nor take longer than this.
+const RESYNC_LIMIT: Duration = Duration::from_secs(300);
 /// So many acknowledgements after a kill show that I/O goes on.
 const GOES_ON: u64 = 100;
 
@@ -176,16 +178,31 @@ fn resync(pair: &mut Pair, victim: usize, quiet: bool) -> Result<Duration> {
     } else {
         (second, first)
     };
-    let followed = back.wait_for(wanted, RESYNC_LIMIT, |back| {
-        let Ok(volume) = other.volume() else {
-            return false;
-        };
-        if let Some(progress) = volume.resync {
+    let mut newest = (None, Instant::now());
+    let mut followed = Ok(());
+    loop {
+        let volume = other.volume();
+        let progress = volume.as_ref().ok().and_then(|volume| volume.resync);
+        if let Some(progress) = progress {
             bar.set_length(progress.total);
             bar.set_position(progress.done);
         }
-        is_mirrored(&volume) && back.volume().is_ok_and(|volume| is_mirrored(&volume))
-    });
+        if volume.is_ok_and(|volume| is_mirrored(&volume))
+            && back.volume().is_ok_and(|volume| is_mirrored(&volume))
+        {
+            break;
+        }
+        let done = progress.map(|progress| progress.done);
+        if newest.0 != done {
+            newest = (done, Instant::now());
+        }
+        if newest.1.elapsed() > STALL_LIMIT || start.elapsed() > RESYNC_LIMIT {
+            // Says in which state it is, and the end of its log.
+            followed = back.wait_for(wanted, Duration::ZERO, |_| false);
+            break;
+        }
+        std::thread::sleep(POLL);
+    }
     bar.finish_and_clear();
     followed.with_context(|| format!("node{} is the only one with every write", survivor + 1))?;
     Ok(start.elapsed())
