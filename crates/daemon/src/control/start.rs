@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -173,13 +173,29 @@ fn try_addresses(config: &Config) -> Result<(), RunError> {
         .iter()
         .map(|address| ("partner.sync_local", address.0));
     for (key, address) in data.chain(sync) {
-        std::net::TcpListener::bind(address).map_err(|source| RunError::Listen {
+        bind_patiently(address).map_err(|source| RunError::Listen {
             key,
             address,
             source,
         })?;
     }
     Ok(())
+}
+
+/// How long a killed predecessor's ring may keep its sockets: the kernel ends it after the
+/// process, in its own time.
+const PREDECESSOR: Duration = Duration::from_secs(10);
+
+fn bind_patiently(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let until = Instant::now() + PREDECESSOR;
+    loop {
+        match std::net::TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            ended => return ended,
+        }
+    }
 }
 
 fn lock_state(state: &Path) -> Result<File, RunError> {
