@@ -126,7 +126,7 @@ pub struct Membership {
     in_force: u64,
     /// From when on it may acknowledge and read what it inherited.
     not_before: Time,
-    wanted: bool,
+    wanted: Option<Time>,
     /// When it woke after a pause in which the partner may have gone alone.
     overslept: Option<Time>,
     channel: Option<bool>,
@@ -208,7 +208,7 @@ impl Membership {
             served: None,
             in_force: 0,
             not_before: now,
-            wanted: false,
+            wanted: None,
             overslept: None,
             channel: None,
             channel_since: now,
@@ -284,7 +284,9 @@ impl Membership {
                 self.path = Path::Ready;
             }
             FromVolume::Suspended if self.path == Path::Suspending => self.path = Path::Suspended,
-            FromVolume::Wanted => self.wanted = true,
+            FromVolume::Wanted => {
+                self.wanted.get_or_insert(now);
+            }
             FromVolume::Late => self.late(now),
             FromVolume::DiskFailed => {
                 self.disk_failed = true;
@@ -414,7 +416,7 @@ impl Membership {
 
     /// Counts as an initiator's operation: the right of this node to act alone is needed.
     pub fn want(&mut self) {
-        self.wanted = true;
+        self.wanted.get_or_insert(Time::ZERO);
     }
 
     /// After a split brain a person keeps this node's copy; what the other one wrote since they
@@ -530,7 +532,7 @@ impl Membership {
     fn suspended(&mut self, turn: &mut Turn<'_>) -> bool {
         match self.path {
             Path::Serving | Path::Following | Path::Draining => {
-                self.wanted = false;
+                self.wanted = None;
                 self.lease_until = Time::ZERO;
                 self.path = Path::Suspending;
                 turn.out.push(Output::Order(ToVolume::Suspend));

@@ -4,6 +4,9 @@ use super::{Contact, Membership, Output, Role, Severity, Sync, Turn, Why};
 use crate::control::{Configuration, Members, Time, ToVolume};
 use alloc::format;
 
+/// An initiator that answers within this time after the partner fell silent was never cut off.
+const PROMPT: Time = Time::from_millis(500);
+
 impl Membership {
     pub(super) fn step_idle(&mut self, turn: &mut Turn<'_>) -> bool {
         if !self.suspended(turn) {
@@ -100,8 +103,19 @@ impl Membership {
         } else {
             timing.precedence
         };
+        let Some(wanted) = self.wanted.filter(|_| self.why == Why::Lazy) else {
+            return false;
+        };
+        // Initiators that answered as soon as they were asked were there all the while. One that
+        // comes later may be the first sign of a network that returns: then the partner, whose
+        // connections take longer to come back, is given the time to be heard as well.
         let due = since + timing.silence + precedence;
-        self.why == Why::Lazy && self.wanted && turn.now >= due && self.go_alone(turn)
+        let due = if wanted > due + PROMPT {
+            wanted + timing.silence
+        } else {
+            due
+        };
+        turn.now >= due && self.go_alone(turn)
     }
 
     /// The escape of the heartbeat strategy: a configuration without the partner's vote, durable

@@ -72,7 +72,7 @@ impl Membership {
         self.path = super::Path::Serving;
         self.role = role;
         self.crashed = false;
-        self.wanted = false;
+        self.wanted = None;
         self.join_ready = false;
         self.union_durable = false;
         self.lease_until = Time::ZERO;
