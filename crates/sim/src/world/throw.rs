@@ -209,6 +209,7 @@ impl World {
 
     fn rejoin(&mut self) {
         self.isolated = None;
+        self.rejoined = Some(self.ctx.now);
         for link in self.all_links() {
             for direction in 0..2 {
                 self.ctx.network.set_up(self.ctx.now, link, direction, true);
