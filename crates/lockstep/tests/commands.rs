@@ -1,5 +1,10 @@
 //! The program as a person uses it, without a daemon: exit codes, refusals, completions.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail as loudly as tests do"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

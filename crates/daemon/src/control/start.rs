@@ -44,15 +44,6 @@ pub enum RunError {
     #[error("state directory {} is used by another daemon; stop that one, or give \
         this one its own as node.state_directory", .0.display())]
     StateInUse(PathBuf),
-    /// What this node had agreed to cannot be read.
-    #[error("{}: {why}; restore it from a backup, or remove it to take the partner's \
-        (this node then serves nothing before it has met its partner)", path.display())]
-    StateDamaged {
-        /// Which file.
-        path: PathBuf,
-        /// In what way.
-        why: String,
-    },
     /// The secret was changed since the preflight.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -184,7 +175,7 @@ fn try_addresses(config: &Config) -> Result<(), RunError> {
 
 /// How long a killed predecessor's ring may keep its sockets: the kernel ends it after the
 /// process, in its own time.
-const PREDECESSOR: Duration = Duration::from_secs(10);
+const PREDECESSOR: Duration = Duration::from_secs(6);
 
 fn bind_patiently(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let until = Instant::now() + PREDECESSOR;
