@@ -235,6 +235,9 @@ impl Volume {
         operation: Operation,
         out: &mut Vec<VolumeAction>,
     ) {
+        // A command that comes while the volume is suspended shows that its initiator is there,
+        // as an answer to a ping does: a session that began later was never pinged.
+        self.initiator_seen |= self.suspended;
         let turn = &mut Turn { now, out };
         self.take_in(ticket, operation, received, turn);
         self.pump(turn);
@@ -250,6 +253,7 @@ impl Volume {
         at: u32,
         out: &mut Vec<VolumeAction>,
     ) {
+        self.initiator_seen |= self.suspended;
         let turn = &mut Turn { now, out };
         self.take_read(ticket, extent, buffer, at, turn);
         self.pump(turn);
@@ -257,6 +261,7 @@ impl Volume {
 
     /// An initiator's SYNCHRONIZE CACHE.
     pub fn flush(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
+        self.initiator_seen |= self.suspended;
         let turn = &mut Turn { now, out };
         self.take_flush(ticket, turn);
         self.pump(turn);

@@ -271,14 +271,18 @@ fn an_operation_that_waits_for_the_partner_is_late_after_five_seconds() {
 #[test]
 fn a_waiting_initiator_is_told_of_once() {
     let mut manager = pair(CacheMode::WriteThrough);
+    manager.world.cut(0);
+    manager.world.cut(1);
+    manager.world.write(0, 7, 1);
     manager.order(0, ToVolume::Suspend);
-    manager.world.read(0, 0, 1);
-    manager.world.read(0, 1, 1);
     manager.world.run(Time::from_secs(1));
+    // What waited before says nothing of who is there now.
     assert!(!manager.world.machines[0].told.contains(&FromVolume::Wanted));
+    manager.world.read(0, 0, 1);
     manager
         .world
         .with(0, |volume, now, out| volume.initiator_seen(now, out));
+    manager.world.read(0, 1, 1);
     manager.world.run(Time::from_secs(1));
     let wanted = manager.world.machines[0]
         .told
