@@ -1,3 +1,5 @@
+//! What a configuration may say, and how a wrong one is refused.
+
 use super::*;
 
 fn parse(text: &str) -> Result<Config, Refusals> {

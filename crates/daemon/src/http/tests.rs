@@ -1,3 +1,5 @@
+//! The admin API over a real socket.
+
 use super::*;
 use crate::admin::json;
 use lockstep_api::pool::{Changed, SetAccount};

@@ -1,3 +1,5 @@
+//! The pool document: what it may say, and how it is kept and edited.
+
 use super::file::{Edited, PoolFile, differences};
 use super::*;
 use lockstep_api::pool::{SetAccount, SetDiscovery};

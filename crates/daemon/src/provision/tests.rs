@@ -1,3 +1,5 @@
+//! Images are made whole or refused with a reason.
+
 use super::*;
 use crate::store::{Disk, DiskSpec};
 use lockstep_mirror::control::CacheMode;

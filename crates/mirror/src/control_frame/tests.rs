@@ -1,3 +1,5 @@
+//! Control frames arrive as they were sent, and nonsense is refused.
+
 use super::*;
 use crate::control::{Configuration, Members};
 use crate::superblock::Superblock;

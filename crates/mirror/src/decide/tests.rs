@@ -1,3 +1,5 @@
+//! `decide` over its small state space: symmetric, total, safe.
+
 use super::*;
 use crate::control::Members;
 use alloc::vec;

@@ -1,3 +1,5 @@
+//! The register under crashes, loss and rivals.
+
 use super::*;
 use alloc::collections::BTreeSet;
 use alloc::vec;

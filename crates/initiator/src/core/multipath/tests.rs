@@ -1,3 +1,5 @@
+//! Stories of two paths.
+
 use super::*;
 use crate::core::fake_target::{BLOCK, FakeTarget};
 use crate::core::session::Purpose;

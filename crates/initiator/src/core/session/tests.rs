@@ -1,3 +1,5 @@
+//! Stories of one session against a fake target.
+
 use super::*;
 use crate::core::fake_target::FakeTarget;
 use alloc::vec;
