@@ -3,8 +3,12 @@
 #![expect(clippy::print_stdout, reason = "the report is what was asked for")]
 
 use clap::Parser;
+use lockstep_engine::record::Replay;
 use lockstep_sim::world::{Report, World};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,6 +32,9 @@ struct Arguments {
     /// Go on after a failure, to see how many seeds fail.
     #[arg(long)]
     keep_going: bool,
+    /// Play a recording of a real daemon (`lockstep daemon --record FILE`) again instead.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed", "trace"])]
+    replay: Option<PathBuf>,
     /// Threads; all processors if not given.
     #[arg(long)]
     threads: Option<usize>,
@@ -40,6 +47,9 @@ thread_local! {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(path) = &arguments.replay {
+        return replay(path);
+    }
     name_the_seed_of_a_panic();
     let only = arguments.seed.is_some()
         && std::env::args().all(|argument| !argument.starts_with("--seeds"));
@@ -58,6 +68,31 @@ fn main() -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Gives a recording's events to machines made anew; they must do what was recorded.
+fn replay(path: &Path) -> ExitCode {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => {
+            println!("{}: {error}", path.display());
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut machines = Replay::default();
+    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+        let played = line
+            .map_err(|error| error.to_string())
+            .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()))
+            .and_then(|line| machines.line(line).map_err(|error| error.to_string()));
+        if let Err(why) = played {
+            println!("{}:{number}: {why}", path.display());
+            return ExitCode::FAILURE;
+        }
+    }
+    let (shard, node) = machines.events;
+    println!("{shard} events of the shard and {node} of the node brought the same actions again");
+    ExitCode::SUCCESS
 }
 
 /// An assertion of the engine that fails ends the program (as it would end the daemon): the
