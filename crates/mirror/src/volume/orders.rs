@@ -2,6 +2,7 @@
 
 use super::closing::Drain;
 use super::intake::From;
+use super::running::{Origin, Running};
 use super::settle::{Settling, Step};
 use super::stage::Stage;
 use super::target::Target;
@@ -181,14 +182,22 @@ impl Volume {
     /// Says once that somebody waits for this volume to be served.
     pub(super) fn tell_wanted(&mut self, turn: &mut Turn<'_>) {
         let idle = self.suspended || matches!(self.stage, Stage::Idle);
+        if !idle || self.wanted_told {
+            return;
+        }
+        let sequenced = |running: &Running| matches!(running.origin, Origin::Here(Some(_)));
         let waits = self.intake.waits_for_service()
             || self.reads.len() > 0
             || !self.flushes.is_empty()
-            || !self.forwards.is_empty();
+            || !self.forwards.is_empty()
+            // Sequenced and not acknowledged: an initiator all of whose commands are such sends
+            // nothing more.
+            || !self.inherited.is_empty()
+            || self.running.values().any(sequenced);
         // What waits since before may come from an initiator that this node has lost together
         // with the partner: then the other side serves it, and this one must not.
         let wanted = waits && (self.initiator_seen || !self.suspended);
-        if idle && wanted && !self.wanted_told {
+        if wanted {
             self.wanted_told = true;
             turn.tell(FromVolume::Wanted);
         }

@@ -291,6 +291,25 @@ fn a_waiting_initiator_is_told_of_once() {
     assert_eq!(wanted.count(), 1);
 }
 
+/// It stood still for ever: a write that the owner has sequenced counted as nobody who waits.
+#[test]
+fn an_initiator_whose_only_write_waits_for_the_dead_partner_is_told_of() {
+    for node in [0, 1] {
+        let mut manager = pair(CacheMode::WriteThrough);
+        manager.world.cut(0);
+        manager.world.cut(1);
+        manager.world.write(node, 7, 1);
+        manager.world.run(Time::from_secs(1));
+        manager.order(node, ToVolume::Suspend);
+        manager
+            .world
+            .with(node, |volume, now, out| volume.initiator_seen(now, out));
+        manager.world.run(Time::from_secs(1));
+        let told = &manager.world.machines[node].told;
+        assert!(told.contains(&FromVolume::Wanted), "node {node}");
+    }
+}
+
 #[test]
 fn a_disk_that_fails_a_write_is_not_tried_again() {
     let mut manager = pair(CacheMode::WriteThrough);
