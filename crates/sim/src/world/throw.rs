@@ -231,6 +231,15 @@ impl World {
         for link in self.all_links() {
             self.ctx.network.link_mut(link).loss = thousandths;
         }
+        // Between the nodes everything has a CRC or a MAC; initiators need not ask for digests.
+        let flips = if thousandths > 0 {
+            self.chance.below(4)
+        } else {
+            0
+        };
+        for link in self.node_links() {
+            self.ctx.network.link_mut(link).flips = flips;
+        }
     }
 
     fn calm(&mut self) {
