@@ -47,9 +47,10 @@ fn whole_suite(name: &str, node: usize) {
     let complaints = suite::complaints(&results, &suite::excuses(EXCUSES));
     assert!(
         complaints.is_empty(),
-        "{} complaints:\n{}",
+        "{} complaints:\n{}\n{}",
         complaints.len(),
-        complaints.join("\n")
+        complaints.join("\n"),
+        pair.nodes[node].log()
     );
     assert!(passed >= PASSED_AT_LEAST, "only {passed} passed");
 }

@@ -123,6 +123,8 @@ pub struct Shard {
     channels: BTreeMap<ChannelId, ConnId>,
     next_channel: u64,
     partner: Option<PartnerSettings>,
+    /// The newest heartbeat of the partner, for volumes that come later, and when it came.
+    token: Option<(u64, Time)>,
     /// Dials to make again, and when.
     dials: BTreeMap<u32, Time>,
     tasks: Vec<Option<Task>>,
@@ -158,6 +160,7 @@ impl Shard {
             channels: BTreeMap::new(),
             next_channel: 1,
             partner: None,
+            token: None,
             dials: BTreeMap::new(),
             tasks: Vec::new(),
             starved: VecDeque::new(),

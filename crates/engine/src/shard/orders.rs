@@ -42,6 +42,7 @@ impl Shard {
                 }
             }
             ToShard::Token { token, received } => {
+                self.token = Some((token, received));
                 for slot in self.volumes.iter_mut().filter(|slot| slot.live) {
                     slot.mirror.token(token, received);
                 }
@@ -123,6 +124,10 @@ impl Shard {
             settings,
         });
         self.tell_luns(target);
+        // Without a token, what came before the next heartbeat could not be forwarded.
+        if let Some((token, received)) = self.token {
+            self.volumes[number].mirror.token(token, received);
+        }
         let up: Vec<_> = self
             .channels
             .iter()

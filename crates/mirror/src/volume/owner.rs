@@ -19,10 +19,14 @@ pub(super) enum Verdict {
     Refused,
 }
 
+/// How far a token may lie ahead of a turn's clock: another thread stamped it, and the clock of a
+/// turn stands still while the turn is kept from its processor.
+const TURN_LAG: Time = Time::from_secs(1);
+
 /// Whether a token, our own boot time in microseconds, is too old, or not ours at all.
 pub(super) fn token_expired(token: u64, now: Time) -> bool {
     let sent = Time::from_micros(token);
-    sent > now || now - sent > DROP_AGE
+    sent > now + TURN_LAG || now.saturating_sub(sent) > DROP_AGE
 }
 
 impl Volume {
@@ -201,5 +205,29 @@ impl Volume {
             Self::release(&held.operation, turn);
         }
         self.verdicts.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_for_the_age_of_a_command() {
+        let now = Time::from_secs(100);
+        let sent = |at: Time| u64::try_from(at.as_micros()).expect("small");
+        assert!(!token_expired(sent(now - DROP_AGE), now));
+        assert!(token_expired(
+            sent(now - DROP_AGE - Time::from_micros(1)),
+            now
+        ));
+        // Stamped while this turn had no processor.
+        assert!(!token_expired(sent(now + TURN_LAG), now));
+        // Of a clock that ran before this machine was started.
+        assert!(token_expired(
+            sent(now + TURN_LAG + Time::from_micros(1)),
+            now
+        ));
+        assert!(token_expired(0, now), "no token at all");
     }
 }
