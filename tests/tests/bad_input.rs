@@ -1,8 +1,12 @@
 //! Whatever strangers send: others are served, memory stays bounded, the log stays short.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test speaks by failing, and prints what it measured"
+)]
 
 use lockstep_initiator::core::command::Command;
 use lockstep_initiator::core::multipath::Options;
-use lockstep_initiator::core::wire::{FINAL, Header, opcode};
+use lockstep_initiator::core::wire::{Digests, FINAL, Framer, HEADER_LEN, Header, NO_TAG, opcode};
 use lockstep_initiator::load::Load;
 use lockstep_tests::pair::{Pair, SIZE};
 use lockstep_tests::{LUN, content, wait_for};
@@ -270,4 +274,103 @@ fn ten_thousand_connections_that_never_log_in_stop_nobody() {
     content::assert_clean(&report);
     drop(open);
     before.compare(&mut pair);
+}
+
+/// An initiator by bytes that is logged in.
+struct Raw {
+    stream: TcpStream,
+    framer: Framer,
+}
+
+impl Raw {
+    fn login(pair: &Pair, number: u8) -> Self {
+        let text = format!(
+            "InitiatorName=iqn.2026-11.test:raw{number}\0TargetName={}\0SessionType=Normal\0",
+            pair.target
+        );
+        let mut stream = TcpStream::connect(pair.nodes[0].portal).unwrap();
+        stream.write_all(&login_pdu(text.as_bytes())).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        let framer = Framer::default();
+        let mut raw = Self { stream, framer };
+        let (header, _) = raw.receive();
+        assert_eq!(
+            (header.opcode, header.tail[1].get() >> 16),
+            (opcode::LOGIN_RESPONSE, 0)
+        );
+        raw
+    }
+
+    /// The next PDU.
+    fn receive(&mut self) -> (Header, Vec<u8>) {
+        let mut bytes = [0; 65_536];
+        loop {
+            if let Some((header, data)) = self.framer.next(Digests::default()).unwrap() {
+                return (header, data.to_vec());
+            }
+            let count = self.stream.read(&mut bytes).unwrap();
+            assert!(count > 0, "the daemon closed the connection");
+            self.framer.push(&bytes[..count]);
+        }
+    }
+}
+
+/// Data of a ping, bytes.
+const PING: usize = 4096;
+
+/// A NOP-Out that wants its data back.
+fn ping(tag: u32) -> Vec<u8> {
+    let header = Header {
+        opcode: opcode::NOP_OUT | opcode::IMMEDIATE,
+        flags: FINAL,
+        task_tag: tag.into(),
+        transfer_tag: NO_TAG.into(),
+        ..Header::default()
+    };
+    let mut bytes = Vec::new();
+    lockstep_initiator::core::wire::encode(header, &[0x5a; PING], Default::default(), &mut bytes);
+    bytes
+}
+
+#[test]
+fn an_initiator_that_asks_and_never_reads_is_not_listened_to_and_costs_no_memory() {
+    /// More than all buffers of all sockets on the way, and far less than seconds of flooding.
+    const BLOCKED_BY: usize = 96 << 20;
+    let mut pair = Pair::with_volume("deaf");
+    let before = Before::look(&pair);
+    let mut others = pair.login(0).unwrap();
+    let mut floods: Vec<(Raw, u32)> = (0..4)
+        .map(|number| (Raw::login(&pair, number), 0))
+        .collect();
+    for (raw, pings) in &mut floods {
+        raw.stream
+            .set_write_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+        let mut sent = 0;
+        // The daemon stops reading: nothing moves for a whole second.
+        while let Ok(()) = raw.stream.write_all(&ping(*pings)) {
+            *pings += 1;
+            sent += HEADER_LEN + PING;
+            assert!(
+                sent < BLOCKED_BY,
+                "{sent} bytes were taken although none was read"
+            );
+        }
+        let read = others.run_past_attentions(&Command::read(LUN, 0, 8, 4096));
+        assert_eq!(read.expect("others are served").status, 0);
+    }
+    before.compare(&mut pair);
+    // Who reads at last is listened to again, and has every answer.
+    for (raw, pings) in &mut floods {
+        for tag in 0..*pings {
+            let (header, data) = raw.receive();
+            assert_eq!(
+                (header.opcode, header.task_tag.get()),
+                (opcode::NOP_IN, tag)
+            );
+            assert!(data == [0x5a; PING]);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! One connection as the driver keeps it.
 
+use lockstep_engine::interface::Origin;
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_mirror::control::Time;
 use lockstep_mirror::operation::BufferId;
@@ -8,6 +9,12 @@ use std::collections::VecDeque;
 
 /// Bytes of a connection's inbox: enough for what 64 commands with 4 KiB each send at once.
 pub(super) const INBOX_BYTES: u32 = 256 << 10;
+
+/// An initiator for which more than this is queued is not read from until it has taken half: it
+/// gets nothing new to answer before it takes the answers. As much keeps the socket busy (one
+/// parcel with the kernel, one that follows), and bounds what all of an initiator's sessions hold.
+/// The partner is read from always: two nodes that both stopped reading would wait for each other.
+pub(super) const QUEUED_MAX: usize = 2 << 20;
 
 /// How far a connection is on its way to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +82,12 @@ pub(super) struct Connection {
     pub ended: bool,
     pub outgoing: VecDeque<Parcel>,
     pub sending: Option<Sending>,
+    /// Bytes in `outgoing` and `sending`.
+    queued: usize,
+    /// It is not read from while too much is queued for it.
+    held_back: bool,
+    /// The other end is an initiator.
+    initiator: bool,
     /// When the kernel last took something of what is being sent.
     pub progress: Time,
     /// Its wants are to be asked again in this turn.
@@ -84,10 +97,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, socket: Handle, now: Time) -> Self {
+    pub(super) fn new(id: ConnId, socket: Handle, origin: Origin, now: Time) -> Self {
         Self {
             id,
             socket,
+            queued: 0,
+            held_back: false,
+            initiator: matches!(origin, Origin::Portal(_)),
             phase: Phase::Open,
             start: 0,
             end: 0,
@@ -103,6 +119,26 @@ impl Connection {
             touched: false,
             unsent: false,
         }
+    }
+
+    /// So many bytes joined the queue.
+    pub(super) const fn queues(&mut self, count: usize) {
+        self.queued += count;
+    }
+
+    /// The peer's kernel took bytes of the queue. Whether it may be read from again.
+    pub(super) fn took(&mut self, count: u32) -> bool {
+        self.queued -= count as usize;
+        self.held_back && self.queued <= QUEUED_MAX / 2 && {
+            self.held_back = false;
+            true
+        }
+    }
+
+    /// Whether it is not to be read from, because the peer does not take what it asked for.
+    pub(super) fn hold_back(&mut self) -> bool {
+        self.held_back |= self.initiator && self.queued > QUEUED_MAX;
+        self.held_back
     }
 
     /// Nothing of it is in the kernel.

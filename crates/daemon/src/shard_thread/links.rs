@@ -152,7 +152,7 @@ impl Links {
             slot: index,
             generation: slot.generation,
         };
-        slot.connection = Some(Connection::new(id, Rc::new(socket), core.now));
+        slot.connection = Some(Connection::new(id, Rc::new(socket), origin, core.now));
         core.event(Event::Connected {
             conn: id,
             origin,
@@ -182,7 +182,7 @@ impl Links {
         }
     }
 
-    fn touch(&mut self, index: u32) {
+    pub(super) fn touch(&mut self, index: u32) {
         let connection = self.expect(index);
         if !connection.touched {
             connection.touched = true;
@@ -218,7 +218,10 @@ impl Links {
     fn feed(&mut self, core: &mut Core, index: u32) {
         let inbox = self.first_inbox + index;
         let connection = self.expect(index);
-        if connection.receiving.is_some() || connection.phase != Phase::Open {
+        if connection.receiving.is_some()
+            || connection.phase != Phase::Open
+            || connection.hold_back()
+        {
             return;
         }
         let conn = connection.id;

@@ -43,7 +43,10 @@ impl Links {
             .outgoing
             .back_mut()
             .expect("one was added if there was none");
+        let before = parcel.message.remaining();
         parcel.append(&core.arena, head, body);
+        let added = parcel.message.remaining() - before;
+        connection.queues(added);
         if !connection.unsent {
             connection.unsent = true;
             self.unsent.push(conn.slot);
@@ -101,7 +104,11 @@ impl Links {
                 connection.progress = core.now;
             }
         }
+        if connection.took(taken.unwrap_or(0)) {
+            self.touch(index);
+        }
         if taken.is_some() && !dying && message.remaining() > 0 {
+            let connection = self.expect(index);
             connection.outgoing.push_front(Parcel { message, buffers });
             self.send(core, index);
         } else {
