@@ -69,7 +69,18 @@ pub struct Configuration {
     pub owner: NodeId,
     /// Taken in heartbeat mode without the partner's vote.
     pub unilateral: bool,
+    /// Who votes on the next one besides the two nodes; `None`: heartbeat strategy.
+    pub witness: Option<WitnessId>,
 }
+
+/// One life of a witness's votes: a number that it draws when it finds none of its own. One that
+/// lost its votes therefore has another, and is no acceptor of anything until it is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
+pub struct WitnessId(pub core::num::NonZeroU32);
+
+/// The number of the witness among the acceptors.
+pub const WITNESS: NodeId = NodeId(3);
 
 /// When a write may be answered (`docs/replication.md`, cache modes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -1,4 +1,4 @@
-//! Who may serve a volume: the control side of one volume on one node, heartbeat strategy.
+//! Who may serve a volume: the control side of one volume on one node.
 //!
 //! Events only change facts; [`Membership::step`] then looks at all facts and does what they
 //! allow. So nothing waits for an edge that may never come, and every message may be lost.
@@ -9,7 +9,9 @@
 //!   Idle ──offer of the source──► Target ──join decided──► Member
 //! ```
 
-use crate::control::{Configuration, FromVolume, Incarnation, Members, NodeId, Time, ToVolume};
+use crate::control::{
+    Configuration, FromVolume, Incarnation, Members, NodeId, Time, ToVolume, WITNESS, WitnessId,
+};
 use crate::decide::Record;
 use crate::register::{Ballot, Message, Proposal, Vote};
 use crate::superblock::{Found, Lineage, Superblock};
@@ -20,6 +22,7 @@ use status::Rate;
 
 mod alone;
 mod idle;
+mod majority;
 mod member;
 mod pairing;
 mod refusal;
@@ -30,7 +33,7 @@ mod terms;
 #[cfg(test)]
 mod tests;
 
-pub use terms::{Contact, Output, Settings, Severity, Turn, Why};
+pub use terms::{Asks, Contact, Output, Settings, Severity, Turn, Why};
 
 /// Where the volume stands on this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +96,10 @@ enum Path {
 #[derive(Clone, Debug)]
 struct Round {
     proposal: Proposal,
+    /// Who is asked besides the two nodes.
+    witness: Option<WitnessId>,
+    /// This node's own acceptor lost its votes and is not asked.
+    without_own: bool,
     since: Time,
 }
 
@@ -100,6 +107,8 @@ struct Round {
 #[derive(Clone, Debug)]
 pub struct Membership {
     settings: Settings,
+    /// Who shall vote besides the two nodes, from the next configuration on.
+    desired: Option<WitnessId>,
     started: Time,
     /// What is known to be on disk.
     durable: Superblock,
@@ -145,10 +154,14 @@ pub struct Membership {
     candidate: Option<Configuration>,
     /// The outcome of a round that has not been acted on.
     decided: Option<Configuration>,
+    /// What the last completed round gave: the witness may know of what the partner did.
+    settled: Option<Configuration>,
     highest: Ballot,
     /// What this node's acceptor holds, perhaps not durably yet.
     voting: Option<Configuration>,
     promise_until: Time,
+    /// The run of the partner to which the last promise was given; `None`: not known.
+    bound_to: Option<Incarnation>,
     lease_until: Time,
     stopping: Option<stop::Stop>,
     unreadable: u64,
@@ -159,6 +172,8 @@ pub struct Membership {
 enum Eject {
     Late,
     ChannelDown,
+    /// Who votes is to be changed: that begins with a single member, as every change does.
+    Witness,
 }
 
 /// Steps that one event can set off in a row: no path through the roles is longer.
@@ -224,9 +239,12 @@ impl Membership {
             round: None,
             candidate: None,
             decided: None,
+            settled: None,
+            desired: settings.witness,
             highest: Ballot::default(),
             voting: None,
             promise_until: Time::ZERO,
+            bound_to: None,
             lease_until: Time::ZERO,
             stopping: None,
             unreadable: 0,
@@ -239,6 +257,23 @@ impl Membership {
     pub fn open(&self) -> Option<ToVolume> {
         let blank = self.durable.configuration.epoch == 0;
         (self.path == Path::Opening).then_some(ToVolume::Open { blank })
+    }
+
+    /// Who shall vote besides the two nodes (`None`: heartbeat strategy). It becomes true with a
+    /// new configuration, which the two nodes decide without any witness.
+    pub fn desire(&mut self, witness: Option<WitnessId>) {
+        self.desired = witness;
+    }
+
+    /// A witness answered; only the one that votes for this volume counts.
+    pub fn witness_answered(&mut self, witness: WitnessId, message: Message) {
+        if self
+            .round
+            .as_ref()
+            .is_some_and(|it| it.witness == Some(witness))
+        {
+            self.answered(WITNESS, message);
+        }
     }
 
     /// The partner is heard, or not any more.
@@ -329,21 +364,26 @@ impl Membership {
         }
     }
 
-    /// What to ask of the acceptors now: of this node's own, and of the partner's. A ballot goes
-    /// out only once this node's own promise is durable.
+    /// What to ask of the acceptors now. A ballot goes out only once this node's own promise is
+    /// durable.
     #[must_use]
-    pub fn asks(&self) -> (Option<Message>, Option<Message>) {
+    pub fn asks(&self) -> Asks {
         let Some(round) = &self.round else {
-            return (None, None);
+            return Asks::default();
         };
         let ask = round.proposal.ask();
-        let own = round.proposal.has(self.settings.me);
-        let partner = self
-            .settings
-            .partner
-            .is_none_or(|it| round.proposal.has(it));
-        let may_leave = own || matches!(ask, Some(Message::Accept { .. }));
-        (ask.filter(|_| !own), ask.filter(|_| !partner && may_leave))
+        let lacks = |acceptor: NodeId| !round.proposal.has(acceptor);
+        let own = !round.without_own && lacks(self.settings.me);
+        let may_leave = !own || matches!(ask, Some(Message::Accept { .. }));
+        let other = |it: Option<NodeId>| ask.filter(|_| may_leave && it.is_some_and(lacks));
+        Asks {
+            own: ask.filter(|_| own),
+            partner: other(self.settings.partner),
+            witness: round
+                .witness
+                .filter(|_| other(Some(WITNESS)).is_some())
+                .zip(ask),
+        }
     }
 
     /// Whether this node's acceptor may vote for a value: not for one without this node while it
@@ -372,10 +412,17 @@ impl Membership {
         self.voting = value;
     }
 
+    /// Whether this node's acceptor must say nothing about this volume: it lost what it had said
+    /// before, and there are two others who could decide something with what it says now.
+    #[must_use]
+    pub const fn votes_are_lost(&self) -> bool {
+        self.lost_votes && self.durable.configuration.witness.is_some()
+    }
+
     /// This node's acceptor votes for a value: that binds it as a lease does.
     pub fn accepting(&mut self, now: Time) {
         self.lost_votes = false;
-        self.promise_until = self.promise_until.max(now + self.settings.timing.grant());
+        self.bind(now);
     }
 
     /// A heartbeat of the partner is being acknowledged: the epoch for which this node promises
@@ -384,8 +431,17 @@ impl Membership {
         if self.role != Role::Member || self.path != Path::Serving || self.eject.is_some() {
             return None;
         }
-        self.promise_until = self.promise_until.max(now + self.settings.timing.grant());
+        self.bind(now);
         Some(self.durable.configuration.epoch)
+    }
+
+    /// From now on, for as long as a promise holds, this node does nothing alone.
+    fn bind(&mut self, now: Time) {
+        self.promise_until = self.promise_until.max(now + self.settings.timing.grant());
+        self.bound_to = match self.contact {
+            Contact::Heard { incarnation } => Some(incarnation),
+            Contact::Silent { .. } => None,
+        };
     }
 
     /// The partner has promised for this epoch; `until`: when the lease ends, counted from

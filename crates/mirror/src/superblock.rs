@@ -2,8 +2,9 @@
 //! metadata area (`docs/disk-format.md`). Two slots are written in turn, so that a torn write
 //! costs nothing but itself; the newest valid one counts.
 
-use crate::control::{Configuration, Members, NodeId, VolumeId};
+use crate::control::{Configuration, Members, NodeId, VolumeId, WitnessId};
 use alloc::vec::Vec;
+use core::num::NonZeroU32;
 use thiserror::Error;
 use zerocopy::network_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -130,7 +131,7 @@ pub(crate) struct RawConfiguration {
     owner: u8,
     unilateral: u8,
     pub(crate) present: u8,
-    reserved: [u8; 4],
+    witness: U32,
 }
 
 #[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
@@ -177,7 +178,7 @@ impl From<Configuration> for RawConfiguration {
             owner: it.owner.0,
             unilateral: it.unilateral.into(),
             present: 1,
-            reserved: [0; 4],
+            witness: it.witness.map_or(0, |it| it.0.get()).into(),
         }
     }
 }
@@ -225,6 +226,7 @@ impl From<RawConfiguration> for Configuration {
             members: Members(it.members),
             owner: NodeId(it.owner),
             unilateral: it.unilateral != 0,
+            witness: NonZeroU32::new(it.witness.get()).map(WitnessId),
         }
     }
 }
@@ -249,6 +251,7 @@ impl Superblock {
                 members: Members::default(),
                 owner: node,
                 unilateral: false,
+                witness: None,
             },
             prepared: None,
             history: Vec::new(),
@@ -436,6 +439,7 @@ mod tests {
             members: Members::only(NodeId(1)).with(NodeId(2)),
             owner: NodeId(2),
             unilateral: epoch % 2 == 1,
+            witness: NonZeroU32::new(u32::try_from(epoch).expect("small")).map(WitnessId),
         }
     }
 

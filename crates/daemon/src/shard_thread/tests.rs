@@ -127,6 +127,7 @@ impl Node {
             members: Members::only(ME),
             owner: ME,
             unilateral: false,
+            witness: None,
         };
         let groups = vec![PortGroup {
             group: 256,

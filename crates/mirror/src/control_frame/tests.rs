@@ -12,6 +12,7 @@ fn configuration(epoch: u64) -> Configuration {
         members: Members(6),
         owner: NodeId(2),
         unilateral: true,
+        witness: None,
     }
 }
 

@@ -19,6 +19,7 @@ fn configuration(
     unilateral: bool,
 ) -> Configuration {
     Configuration {
+        witness: None,
         epoch,
         generation,
         members: members(bits),

@@ -32,7 +32,10 @@ impl Membership {
             return self.pair(turn, &view);
         }
         match self.contact {
-            Contact::Silent { since } => self.without_partner(turn, since),
+            Contact::Silent { since } => match self.durable.configuration.witness {
+                None => self.without_partner(turn, since),
+                Some(_) => self.by_majority(turn, since),
+            },
             Contact::Heard { .. } => {
                 self.why = Why::Meeting;
                 false
@@ -189,10 +192,17 @@ impl Membership {
             .view
             .iter()
             .flat_map(|it| [Some(it.record.configuration), it.record.prepared, it.value]);
+        // Who votes is changed only together with the partner.
+        let witness = match self.contact {
+            Contact::Heard { .. } => self.desired,
+            Contact::Silent { .. } => self.durable.configuration.witness,
+        };
         let (mut highest, mut fits) = (0, None);
         if let Some(candidate) = self.candidate {
-            fits = (candidate.members == members && candidate.unilateral == unilateral)
-                .then_some(candidate);
+            let same = candidate.members == members
+                && candidate.unilateral == unilateral
+                && candidate.witness == witness;
+            fits = same.then_some(candidate);
         }
         for seen in own.into_iter().chain(theirs).flatten() {
             highest = highest.max(seen.epoch);
@@ -209,6 +219,7 @@ impl Membership {
             members,
             owner,
             unilateral,
+            witness,
         };
         self.candidate = Some(candidate);
         candidate

@@ -100,6 +100,7 @@ impl Membership {
             _ => None,
         };
         self.watch_channel(turn);
+        self.watch_witness(turn);
         let reason = match (gone, self.eject) {
             (Some(reason), _) => reason,
             (None, Some((Eject::Late, _))) => {
@@ -108,6 +109,7 @@ impl Membership {
             (None, Some((Eject::ChannelDown, _))) => {
                 "no data channel to the partner, although it is heard"
             }
+            (None, Some((Eject::Witness, _))) => "the witness is changed",
             (None, None) => return false,
         };
         turn.event(Severity::Warning, format!("suspended: {reason}"));
@@ -123,6 +125,15 @@ impl Membership {
         let down = self.channel == Some(false) && turn.now >= self.channel_since + patience;
         if down && self.lower() && self.eject.is_none() {
             self.eject = Some((Eject::ChannelDown, turn.now));
+        }
+    }
+
+    /// Another witness, or none, is wanted: the node that comes first has it decided.
+    fn watch_witness(&mut self, turn: &Turn<'_>) {
+        let settled = self.in_force == self.durable.configuration.epoch;
+        let other = self.desired != self.durable.configuration.witness;
+        if other && settled && self.lower() && self.eject.is_none() {
+            self.eject = Some((Eject::Witness, turn.now));
         }
     }
 

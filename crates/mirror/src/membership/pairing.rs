@@ -3,14 +3,18 @@
 
 use super::report::Report;
 use super::{Membership, Output, Role, Round, Severity, Turn, Why};
-use crate::control::{Configuration, Members, NodeId, ToVolume};
+use crate::control::{Configuration, Members, NodeId, Time, ToVolume, WitnessId};
 use crate::decide::{Copy, Plan, decide_preferring};
-use crate::register::{Proposal, Step};
+use crate::register::{Ballot, Proposal, Step};
+use crate::superblock::Lineage;
 use alloc::format;
 use alloc::string::String;
 
-/// In heartbeat strategy both data nodes must agree.
+/// Both data nodes must agree, or one of them and the witness.
 const QUORUM: u32 = 2;
+/// Rounds that a node could have begun without anybody hearing of it: one in 5 s for a century,
+/// in ballots.
+const FORGOTTEN_BALLOTS: u64 = 1 << 40;
 
 impl Membership {
     /// The value that a completed read of the register would give.
@@ -41,6 +45,9 @@ impl Membership {
     pub(super) fn pair(&mut self, turn: &mut Turn<'_>, view: &Report) -> bool {
         if self.decided.is_some() {
             return self.act_on_decision(turn, view);
+        }
+        if self.lost_votes && self.durable.configuration.witness.is_some() {
+            return self.recover_votes(turn, view);
         }
         // The partner has yet to adopt what this node adopted with it.
         let mine = self.durable.configuration.lineage();
@@ -160,18 +167,59 @@ impl Membership {
 
     pub(super) fn propose(&mut self, turn: &Turn<'_>, view: &Report, new: Configuration) {
         let expect = Self::register_value(turn, view).map(|it| it.lineage());
+        self.highest = self.highest.max(view.ballot);
+        // Who votes is changed by the two nodes alone: then both know, and neither can still
+        // decide anything with the old witness.
+        let witness = self.durable.configuration.witness;
+        let witness = witness.filter(|_| new.witness == witness);
+        self.begin_round(turn, expect, new, witness);
+    }
+
+    /// A round at a ballot above all that this node has seen.
+    pub(super) fn begin_round(
+        &mut self,
+        turn: &Turn<'_>,
+        expect: Option<Lineage>,
+        new: Configuration,
+        witness: Option<WitnessId>,
+    ) {
         let ballot = turn
             .vote
             .promised
             .max(turn.vote.ballot)
-            .max(view.ballot)
             .max(self.highest)
             .after(self.settings.me);
         self.highest = ballot;
         self.round = Some(Round {
             proposal: Proposal::new(ballot, QUORUM, expect, new),
+            witness,
+            without_own: false,
             since: turn.now,
         });
+    }
+
+    /// This node's acceptor lost what it had promised and accepted, and is silent. Whatever was
+    /// decided the partner's or the witness's accepted; a read that both complete binds every
+    /// later one, so this one may then vote again with nothing in it.
+    fn recover_votes(&mut self, turn: &Turn<'_>, view: &Report) -> bool {
+        self.why = Why::LostVotes;
+        if self.round.is_some() {
+            return false;
+        }
+        // Far above any ballot of runs before, which this node has forgotten: one number must
+        // never stand for two rounds.
+        let forgotten = self
+            .highest
+            .max(view.ballot)
+            .0
+            .saturating_add(FORGOTTEN_BALLOTS);
+        self.highest = Ballot(forgotten);
+        let witness = self.durable.configuration.witness;
+        self.begin_round(turn, None, self.durable.configuration, witness);
+        if let Some(round) = &mut self.round {
+            round.without_own = true;
+        }
+        false
     }
 
     /// Takes the end of a round, or gives it up; what it left behind the next one finds.
@@ -180,6 +228,7 @@ impl Membership {
         match round.proposal.step() {
             Step::Decided(value) => {
                 self.decided = Some(value);
+                self.settled = Some(value);
                 self.lost_votes = false;
                 self.round = None;
             }
@@ -219,7 +268,21 @@ impl Membership {
             // The partner adopts next; its report ends the wait.
             return true;
         }
-        self.begin_alone(turn, turn.now)
+        let not_before = self.binding_end(turn.now, view);
+        self.begin_alone(turn, not_before)
+    }
+
+    /// When nothing binds this node to the partner any more. Without a witness the partner has
+    /// voted, and it votes only when it stands still. With one it need not have been asked: it
+    /// may still read under a promise of this node, unless it says that it stands still, or is
+    /// another run.
+    fn binding_end(&self, now: Time, view: &Report) -> Time {
+        let stands_still = view.yields || self.bound_to.is_some_and(|it| it != view.incarnation());
+        if self.durable.configuration.witness.is_none() || stands_still {
+            now
+        } else {
+            self.promise_until.max(now)
+        }
     }
 
     /// A new volume: both write a join record for its first configuration, then it is decided.

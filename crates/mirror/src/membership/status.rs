@@ -99,7 +99,7 @@ impl Membership {
             Role::Idle => {
                 let passing = matches!(
                     self.why,
-                    Why::Meeting | Why::Lazy | Why::Deciding | Why::Starting
+                    Why::Meeting | Why::Lazy | Why::Deciding | Why::Starting | Why::NeedsQuorum
                 );
                 passing && self.served.is_some() && self.stopping.is_none()
             }
@@ -212,7 +212,13 @@ impl Membership {
             Why::Lazy => format!(
                 "node {partner} is silent; this node goes on alone as soon as an initiator needs the volume"
             ),
-            Why::Deciding => String::from("the two nodes are deciding who serves"),
+            Why::NeedsQuorum => format!(
+                "node {partner} is silent and the witness does not answer: one of them is needed"
+            ),
+            Why::NeedsWrites => format!(
+                "waits for node {partner}: this node crashed before all acknowledged writes were durable here"
+            ),
+            Why::Deciding => String::from("it is being decided who serves"),
             Why::AwaitingSource => format!("waits to be brought up to date by node {partner}"),
             Why::NeedsCopyOf(members) => {
                 let names = [NodeId(1), NodeId(2)]

@@ -1,12 +1,23 @@
 //! The words that a membership takes and gives.
 
-use crate::control::{Incarnation, Members, NodeId, Time, ToVolume, VolumeId};
+use crate::control::{Incarnation, Members, NodeId, Time, ToVolume, VolumeId, WitnessId};
 use crate::decide::Mismatch;
 use crate::hello::Random;
 use crate::lease::Timing;
-use crate::register::Vote;
+use crate::register::{Message, Vote};
 use alloc::string::String;
 use alloc::vec::Vec;
+
+/// What is to be asked of the three acceptors of a volume now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// Of this node's own.
+    pub own: Option<Message>,
+    /// Of the partner's.
+    pub partner: Option<Message>,
+    /// Of this witness.
+    pub witness: Option<(WitnessId, Message)>,
+}
 
 /// What a membership must know of its volume.
 #[derive(Clone, Debug)]
@@ -25,6 +36,11 @@ pub struct Settings {
     pub block_size: u32,
     /// Both replicas may be taken as zero.
     pub create: bool,
+    /// A write is answered before it is durable: after a crash with open intents this copy may
+    /// lack some.
+    pub write_back: bool,
+    /// Who shall vote besides the two nodes (`Membership::desire`).
+    pub witness: Option<WitnessId>,
     /// The times.
     pub timing: Timing,
 }
@@ -114,6 +130,10 @@ pub enum Why {
     LostVotes,
     /// The partner is silent; the first operation of an initiator makes this node go on alone.
     Lazy,
+    /// The partner is silent, and so is the witness: without one of them nothing can be decided.
+    NeedsQuorum,
+    /// It crashed with writes that were answered but not yet durable: only the partner has them.
+    NeedsWrites,
     /// A change of the configuration is being decided.
     Deciding,
     /// The other copy is the source; it will offer what this one lacks.

@@ -18,6 +18,7 @@ fn configuration(epoch: u64, members: Members, unilateral: bool) -> Configuratio
         members,
         owner: ME,
         unilateral,
+        witness: None,
     }
 }
 
@@ -31,6 +32,8 @@ fn idle(of: Configuration) -> Membership {
         size: 1 << 20,
         block_size: 4096,
         create: false,
+        write_back: false,
+        witness: None,
         timing: Timing::default(),
     };
     let mut superblock = Superblock::new(VolumeId(1), ME, 1 << 20, 4096);

@@ -13,6 +13,7 @@ fn configuration(epoch: u64, generation: u128) -> Configuration {
         members: Members(2),
         owner: NodeId(1),
         unilateral: false,
+        witness: None,
     }
 }
 

@@ -500,6 +500,7 @@ fn an_acceptor_votes_only_for_what_its_copy_is_ready_for() {
             members,
             owner: NodeId(1),
             unilateral: false,
+            witness: None,
         };
         node.volumes[&super::world::VOLUME]
             .membership

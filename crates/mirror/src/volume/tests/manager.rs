@@ -97,6 +97,7 @@ impl Manager {
             members: both(),
             owner: id(0),
             unilateral: false,
+            witness: None,
         };
         let mut manager = Self {
             world: World::new(cache, seed),
@@ -236,6 +237,7 @@ impl Manager {
             members,
             owner,
             unilateral: false,
+            witness: None,
         };
         self.incarnations = [self.world.incarnation(0), self.world.incarnation(1)];
         self.joined = joined;

@@ -48,6 +48,7 @@ fn single() -> World {
         members,
         owner: NodeId(1),
         unilateral: false,
+        witness: None,
     };
     order(&mut world, 0, ToVolume::Open { blank: true });
     let serve = ToVolume::Serve {
