@@ -4,6 +4,8 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+mod ballot_box;
+mod channel;
 pub mod counters;
 pub mod interface;
 pub mod node;
@@ -12,3 +14,4 @@ pub mod pool;
 #[cfg(feature = "record")]
 pub mod record;
 pub mod shard;
+pub mod witness;

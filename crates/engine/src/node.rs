@@ -11,6 +11,7 @@ mod status;
 mod tests;
 mod volumes;
 mod votes;
+mod witness;
 
 use crate::interface::{FromShard, ToShard};
 use crate::node_interface::{LinkId, NodeAction, NodeEvent, NodeSettings, Severity};
@@ -27,6 +28,7 @@ use orders::Stop;
 use pool::Pool;
 use volumes::Volume;
 use votes::Votes;
+use witness::Witness;
 
 /// The control side of one node.
 pub struct Node {
@@ -36,6 +38,7 @@ pub struct Node {
     links: BTreeMap<LinkId, Link>,
     heart: Heart,
     votes: Votes,
+    witness: Witness,
     volumes: BTreeMap<VolumeId, Volume>,
     pool: Pool,
     portals_open: bool,
@@ -92,6 +95,7 @@ impl Node {
             links: BTreeMap::new(),
             heart: Heart::new(now),
             votes: Votes::new(settings.acceptor.as_deref()),
+            witness: Witness::default(),
             volumes: BTreeMap::new(),
             pool: Pool::new(settings.pool.as_deref()),
             portals_open: false,
@@ -111,7 +115,16 @@ impl Node {
         };
         match event {
             NodeEvent::LinkUp { link, path } => self.link_up(turn, link, path),
-            NodeEvent::LinkDown { link } => self.link_down(link),
+            NodeEvent::WitnessUp { link } => self.witness_up(turn, link),
+            NodeEvent::WitnessSecret(secret) => self.witness_secret(turn, secret),
+            NodeEvent::Witness { volume, witness } => self.witness_for(turn, volume, witness),
+            NodeEvent::LinkDown { link } => {
+                self.link_down(link);
+                self.witness.down(link);
+            }
+            NodeEvent::LinkBytes { link, bytes } if self.witness.is(link) => {
+                self.witness_bytes(turn, link, bytes)
+            }
             NodeEvent::LinkBytes { link, bytes } => self.link_bytes(turn, link, bytes),
             NodeEvent::VolumeReady(ready) => self.volume_ready(turn, *ready),
             NodeEvent::VolumeUnavailable { volume, reason } => {
@@ -155,9 +168,11 @@ impl Node {
     /// Looks at everything that may go on.
     fn look(&mut self, turn: &mut Turn<'_>) {
         self.expire_handshakes(turn);
+        self.witness.expire(turn);
         let due = self.next_deadline().is_some_and(|at| turn.now >= at);
         if turn.now >= self.heart.next_beat {
             self.beat(turn);
+            self.beat_witness(turn);
         }
         let changed = self.look_at_contact(turn);
         if due || changed {

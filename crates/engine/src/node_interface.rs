@@ -6,7 +6,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
-use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
+use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId, WitnessId};
 use lockstep_mirror::control_frame::PoolVersion;
 use lockstep_mirror::lease::Timing;
 pub use lockstep_mirror::membership::Severity;
@@ -51,6 +51,8 @@ pub struct VolumeReady {
     pub settings: VolumeSettings,
     /// The pool configuration says that the volume is new: both replicas may be taken as zero.
     pub create: bool,
+    /// Who is to vote besides the two nodes; `None`: heartbeat strategy.
+    pub witness: Option<WitnessId>,
     /// The two superblock slots as read, 4096 bytes each (zeroes where the file is short).
     pub superblocks: [Vec<u8>; 2],
 }
@@ -93,6 +95,20 @@ pub enum NodeEvent<'a> {
     },
     /// A volume was provisioned or opened. Node attaches it to its shard.
     VolumeReady(Box<VolumeReady>),
+    /// Another witness, or none, is to vote for a volume from its next configuration on.
+    Witness {
+        /// Which volume.
+        volume: VolumeId,
+        /// Who; `None`: heartbeat strategy.
+        witness: Option<WitnessId>,
+    },
+    /// The witness's secret, as the pool configuration has it; `None`: there is no witness.
+    WitnessSecret(Option<Box<[u8]>>),
+    /// A connection to the witness is up; the one before, if any, is closed.
+    WitnessUp {
+        /// Its name, among those of the control connections.
+        link: LinkId,
+    },
     /// A volume of the pool configuration cannot be opened here.
     VolumeUnavailable {
         /// Which one.
@@ -267,6 +283,19 @@ pub struct LinkStatus {
     pub round_trip: Option<Duration>,
 }
 
+/// The connection to the witness, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WitnessStatus {
+    /// The life of its votes; `None`: it is not connected.
+    pub id: Option<WitnessId>,
+    /// Since its last answer.
+    pub heard: Option<Duration>,
+    /// From a question to its answer, the last time.
+    pub round_trip: Option<Duration>,
+    /// Why it was refused, or refused this node.
+    pub refused: Option<String>,
+}
+
 /// The pool configuration, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStatus {
@@ -293,6 +322,8 @@ pub struct NodeStatus {
     pub partner_alive: bool,
     /// All links.
     pub links: Vec<LinkStatus>,
+    /// The witness.
+    pub witness: WitnessStatus,
     /// All volumes.
     pub volumes: Vec<(VolumeId, VolumeStatus)>,
     /// The pool configuration.

@@ -23,6 +23,7 @@ const HEARTBEAT: u16 = 0x100;
 const HEARTBEAT_ACK: u16 = 0x101;
 const REPORT: u16 = 0x110;
 const REGISTER: u16 = 0x120;
+const FORGET: u16 = 0x121;
 const POOL_STATE: u16 = 0x130;
 const POOL_CHUNK: u16 = 0x131;
 
@@ -85,6 +86,8 @@ pub enum ControlFrame {
     Report(Report),
     /// Messages of the register.
     Register(Vec<(VolumeId, Message)>),
+    /// To the witness: these volumes were deleted, and their votes are of no use any more.
+    Forget(Vec<VolumeId>),
     /// The versions of the pool configuration.
     PoolState(PoolState),
     /// A piece of a pool configuration document.
@@ -240,6 +243,12 @@ impl ControlFrame {
                     payload.extend_from_slice(encode_message(*volume, *message).as_bytes());
                 }
             }
+            Self::Forget(volumes) => {
+                fields.kind = FORGET;
+                for volume in volumes {
+                    payload.extend_from_slice(U128::from(volume.0).as_bytes());
+                }
+            }
             Self::PoolState(state) => {
                 fields.kind = POOL_STATE;
                 fields.flags = u16::from(state.prepared.is_some());
@@ -300,6 +309,10 @@ impl ControlFrame {
                 let messages = <[RawMessage]>::ref_from_bytes(payload).map_err(|_| misfit())?;
                 let messages = messages.iter().map(decode_message).collect::<Option<_>>();
                 Self::Register(messages.ok_or_else(misfit)?)
+            }
+            FORGET => {
+                let volumes = <[U128]>::ref_from_bytes(payload).map_err(|_| misfit())?;
+                Self::Forget(volumes.iter().map(|it| VolumeId(it.get())).collect())
             }
             POOL_STATE => {
                 let versions = <[RawVersion]>::ref_from_bytes(payload).map_err(|_| misfit())?;

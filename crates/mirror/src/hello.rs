@@ -164,6 +164,30 @@ impl Random {
     }
 }
 
+fn parse(bytes: &[u8; HELLO_LEN]) -> Result<Message, HelloError> {
+    let theirs: Message = zerocopy::transmute!(*bytes);
+    if theirs.magic != MAGIC {
+        return Err(HelloError::NotLockstep);
+    }
+    if theirs.version.get() != VERSION {
+        return Err(HelloError::OtherVersion(theirs.version.get()));
+    }
+    if crc32c::crc32c(&bytes[..CRC_AT]) != theirs.crc.get() {
+        return Err(HelloError::Damaged);
+    }
+    Ok(theirs)
+}
+
+/// The cluster and the node that a hello names: a witness of many pairs must know which secret
+/// is meant before it can answer. Nothing is proved by it.
+///
+/// # Errors
+/// When it is no hello of this protocol.
+pub fn introduces(bytes: &[u8; HELLO_LEN]) -> Result<(u128, NodeId), HelloError> {
+    let theirs = parse(bytes)?;
+    Ok((theirs.cluster.get(), NodeId(theirs.node)))
+}
+
 /// The proof to send in answer to a hello.
 pub type Reply = [u8; PROOF_LEN];
 
@@ -241,16 +265,7 @@ impl Hello {
     /// # Errors
     /// When the peer is not the node that this connection is meant for.
     pub fn received(&mut self, bytes: &[u8; HELLO_LEN]) -> Result<Reply, HelloError> {
-        let theirs: Message = zerocopy::transmute!(*bytes);
-        if theirs.magic != MAGIC {
-            return Err(HelloError::NotLockstep);
-        }
-        if theirs.version.get() != VERSION {
-            return Err(HelloError::OtherVersion(theirs.version.get()));
-        }
-        if crc32c::crc32c(&bytes[..CRC_AT]) != theirs.crc.get() {
-            return Err(HelloError::Damaged);
-        }
+        let theirs = parse(bytes)?;
         if theirs.cluster.get() != self.me.cluster {
             return Err(HelloError::OtherCluster {
                 theirs: theirs.cluster.get(),

@@ -295,6 +295,8 @@ impl Node {
             }
             ControlFrame::Report(report) => self.report_in(turn, report),
             ControlFrame::Register(messages) => self.register_in(turn, messages),
+            // Meant for a witness, which the partner is not.
+            ControlFrame::Forget(_) => {}
             ControlFrame::PoolState(state) => self.pool_state_in(state),
             ControlFrame::PoolChunk {
                 version,

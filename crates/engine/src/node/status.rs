@@ -25,6 +25,7 @@ impl Node {
             partner_heard: self.heart.heard.map(|at| now.saturating_sub(at)),
             partner_alive: self.heart.hears(),
             links: links.collect(),
+            witness: self.witness.status(now),
             volumes: self
                 .volumes
                 .iter()

@@ -5,6 +5,7 @@ extern crate std;
 
 mod chaos;
 mod config;
+mod majority;
 mod path;
 mod review;
 mod stories;

@@ -1,6 +1,7 @@
 //! The volumes of this node: each has a membership that decides; what it decides is carried to
 //! shard, disk and partner from here, and initiators are shown the right paths.
 
+use super::votes::Questions;
 use super::{Node, Turn};
 use crate::interface::{ToShard, VolumeSettings};
 use crate::node_interface::{NodeAction, Severity, VolumeReady};
@@ -8,7 +9,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
-use lockstep_mirror::control::{FromVolume, NodeId, Time, VolumeId};
+use lockstep_mirror::control::{CacheMode, FromVolume, NodeId, Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::membership::report::Report;
 use lockstep_mirror::membership::{self, Membership, Output};
@@ -88,6 +89,7 @@ impl Node {
         let VolumeReady {
             settings,
             create,
+            witness,
             superblocks,
         } = ready;
         let spec = settings.spec;
@@ -120,6 +122,8 @@ impl Node {
             size: spec.size,
             block_size: spec.block_size,
             create,
+            write_back: spec.cache == CacheMode::WriteBack,
+            witness,
             timing: self.settings.timing,
         };
         let mut membership = Membership::new(control, found, self.votes.has(spec.id), self.started);
@@ -145,6 +149,7 @@ impl Node {
     pub(super) fn volume_gone(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
         self.unavailable.remove(&id);
         self.votes.forget(id);
+        self.witness.forget(turn, id);
         if self.volumes.remove(&id).is_some() {
             turn.order(ToShard::Detach(id));
         }
@@ -183,13 +188,17 @@ impl Node {
     /// Steps every volume that something happened to, and tells the partner what changed.
     pub(super) fn step_volumes(&mut self, turn: &mut Turn<'_>) {
         let touched: BTreeSet<_> = core::mem::take(&mut turn.touched);
-        let mut asks = Vec::new();
+        let mut asks = Questions::default();
         for id in touched {
             self.step_volume(turn, id);
             self.ask_acceptors(turn, id, &mut asks);
         }
-        for chunk in asks.chunks(MAX_MESSAGES) {
+        for chunk in asks.partner.chunks(MAX_MESSAGES) {
             self.send_all(turn, &ControlFrame::Register(chunk.to_vec()));
+        }
+        for chunk in asks.witness.chunks(MAX_MESSAGES) {
+            self.witness
+                .send(turn, &ControlFrame::Register(chunk.to_vec()));
         }
     }
 

@@ -1,22 +1,18 @@
-//! This node's acceptor: one file for all volumes, written in batches; no answer leaves before
-//! the file that backs it is durable.
+//! This node's acceptor, and the questions that its rounds put to the partner and the witness.
 
 use super::{Node, Turn};
+use crate::ballot_box::BallotBox;
 use crate::node_interface::{NodeAction, Severity};
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
-use lockstep_mirror::control::{Configuration, Time, VolumeId};
+use lockstep_mirror::control::{Configuration, NodeId, Time, VolumeId, WITNESS, WitnessId};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::register::{Acceptor, AcceptorError, Message, Vote};
 
-/// A failed write of the file is tried again after this long: without it nothing can be decided.
-const RETRY: Duration = Duration::from_secs(1);
-/// A question to the partner is repeated this often; any message may be lost.
+/// A question is repeated this often; any message may be lost.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Answers that wait for the file: one a volume and asker, and stale ones of rounds before.
-const MAX_PENDING: usize = 4096;
 
 /// Who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,20 +21,19 @@ enum Asker {
     Partner,
 }
 
-/// The acceptor and what waits for its file.
+/// The acceptor, and what the others were asked.
 pub(super) struct Votes {
-    acceptor: Acceptor,
-    durable: Acceptor,
+    ballots: BallotBox<Asker>,
     error: Option<AcceptorError>,
-    /// Counts changes of `acceptor`.
-    version: u64,
-    durable_version: u64,
-    writing: Option<(u64, Acceptor)>,
-    retry_at: Time,
-    failed: bool,
-    pending: Vec<(u64, Asker, VolumeId, Message)>,
-    /// What the partner was last asked, and when.
-    asked: BTreeMap<VolumeId, (Message, Time)>,
+    /// What the partner or the witness was last asked, and when.
+    asked: BTreeMap<(NodeId, VolumeId), (Message, Time)>,
+}
+
+/// Questions of the rounds of some volumes, to be sent.
+#[derive(Default)]
+pub(super) struct Questions {
+    pub(super) partner: Vec<(VolumeId, Message)>,
+    pub(super) witness: Vec<(VolumeId, Message)>,
 }
 
 impl Votes {
@@ -49,43 +44,36 @@ impl Votes {
             Some(Err(error)) => (Acceptor::default(), Some(error)),
         };
         Self {
-            durable: acceptor.clone(),
-            acceptor,
+            ballots: BallotBox::new(acceptor),
             error,
-            version: 0,
-            durable_version: 0,
-            writing: None,
-            retry_at: Time::ZERO,
-            failed: false,
-            pending: Vec::new(),
             asked: BTreeMap::new(),
         }
     }
 
     pub(super) fn vote(&self, volume: VolumeId) -> Vote {
-        self.durable.vote(volume)
+        self.ballots.vote(volume)
     }
 
-    /// The value that is or will be in the file.
     pub(super) fn voting(&self, volume: VolumeId) -> Option<Configuration> {
-        self.acceptor.vote(volume).value
+        self.ballots.voting(volume)
     }
 
     pub(super) fn has(&self, volume: VolumeId) -> bool {
-        self.durable.has(volume)
+        self.ballots.has(volume)
     }
 
     pub(super) fn forget(&mut self, volume: VolumeId) {
-        if self.acceptor.has(volume) {
-            self.acceptor.forget(volume);
-            self.version += 1;
-        }
-        self.pending.retain(|(_, _, it, _)| *it != volume);
-        self.asked.remove(&volume);
+        self.ballots.forget(volume);
+        self.asked.retain(|(_, it), _| *it != volume);
+    }
+
+    /// A new connection to the witness: what was asked may be lost.
+    pub(super) fn ask_again(&mut self, acceptor: NodeId) {
+        self.asked.retain(|(it, _), _| *it != acceptor);
     }
 
     pub(super) fn problem(&self) -> Option<String> {
-        if self.failed {
+        if self.ballots.has_failed() {
             return Some(String::from(
                 "the register's file cannot be written: nothing can be decided by this node",
             ));
@@ -93,21 +81,24 @@ impl Votes {
         self.error.map(|it| it.to_string())
     }
 
-    fn ask(&mut self, asker: Asker, volume: VolumeId, message: Message) {
-        if self.pending.len() >= MAX_PENDING {
-            return;
-        }
-        let before = self.acceptor.vote(volume);
-        let Some(answer) = self.acceptor.handle(volume, message) else {
-            return;
+    /// Whether a question is to be sent now: it is new, or was sent long ago.
+    fn asks(
+        &mut self,
+        now: Time,
+        acceptor: NodeId,
+        id: VolumeId,
+        message: Option<Message>,
+    ) -> Option<Message> {
+        let Some(message) = message else {
+            self.asked.remove(&(acceptor, id));
+            return None;
         };
-        if self.acceptor.vote(volume) != before {
-            self.version += 1;
+        let said = self.asked.get(&(acceptor, id));
+        if said.is_some_and(|(it, at)| *it == message && now < *at + ASK_AGAIN) {
+            return None;
         }
-        let entry = (self.version, asker, volume, answer);
-        if !self.pending.contains(&entry) {
-            self.pending.push(entry);
-        }
+        self.asked.insert((acceptor, id), (message, now));
+        Some(message)
     }
 }
 
@@ -123,11 +114,13 @@ impl Node {
             };
             turn.touched.insert(id);
             match message {
-                Message::Prepare { .. } => self.votes.ask(Asker::Partner, id, message),
+                Message::Prepare { .. } | Message::Accept { .. }
+                    if volume.membership.votes_are_lost() => {}
+                Message::Prepare { .. } => self.votes.ballots.ask(Asker::Partner, id, message),
                 Message::Accept { value, .. } => {
                     if volume.membership.may_accept(&value, &self.votes.vote(id)) {
                         volume.membership.accepting(turn.now);
-                        self.votes.ask(Asker::Partner, id, message);
+                        self.votes.ballots.ask(Asker::Partner, id, message);
                     }
                 }
                 Message::Promise { .. } | Message::Accepted { .. } | Message::Refused { .. } => {
@@ -137,18 +130,28 @@ impl Node {
         }
     }
 
-    /// Puts the questions of a volume's round to both acceptors.
-    pub(super) fn ask_acceptors(
+    /// Messages of the register from the witness.
+    pub(super) fn witness_votes(
         &mut self,
-        turn: &Turn<'_>,
-        id: VolumeId,
-        out: &mut Vec<(VolumeId, Message)>,
+        turn: &mut Turn<'_>,
+        witness: WitnessId,
+        messages: Vec<(VolumeId, Message)>,
     ) {
+        for (id, message) in messages {
+            if let Some(volume) = self.volumes.get_mut(&id) {
+                volume.membership.witness_answered(witness, message);
+                turn.touched.insert(id);
+            }
+        }
+    }
+
+    /// Puts the questions of a volume's round to the acceptors.
+    pub(super) fn ask_acceptors(&mut self, turn: &Turn<'_>, id: VolumeId, out: &mut Questions) {
         let Some(volume) = self.volumes.get_mut(&id) else {
             return;
         };
-        let (own, partner) = volume.membership.asks();
-        if let Some(message) = own {
+        let asks = volume.membership.asks();
+        if let Some(message) = asks.own {
             let allowed = match message {
                 Message::Accept { value, .. } => {
                     volume.membership.may_accept(&value, &self.votes.vote(id))
@@ -156,65 +159,45 @@ impl Node {
                 _ => true,
             };
             if allowed {
-                self.votes.ask(Asker::Me, id, message);
+                self.votes.ballots.ask(Asker::Me, id, message);
             }
         }
-        match partner {
-            Some(message) => {
-                let said = self.votes.asked.get(&id);
-                if said.is_none_or(|(it, at)| *it != message || turn.now >= *at + ASK_AGAIN) {
-                    self.votes.asked.insert(id, (message, turn.now));
-                    out.push((id, message));
-                }
-            }
-            None => {
-                self.votes.asked.remove(&id);
-            }
+        let now = turn.now;
+        if let Some(partner) = self.settings.partner {
+            let message = self.votes.asks(now, partner, id, asks.partner);
+            out.partner.extend(message.map(|it| (id, it)));
         }
+        // Only the witness that votes for this volume is asked; another one that answers at the
+        // same address is none of its acceptors.
+        let message = asks
+            .witness
+            .filter(|(it, _)| self.witness.id() == Some(*it));
+        let message = self.votes.asks(now, WITNESS, id, message.map(|(_, it)| it));
+        out.witness.extend(message.map(|it| (id, it)));
     }
 
     pub(super) fn acceptor_written(&mut self, turn: &mut Turn<'_>, ok: bool) {
-        let Some((version, written)) = self.votes.writing.take() else {
-            return;
-        };
-        if ok {
-            self.votes.durable = written;
-            self.votes.durable_version = version;
-        } else {
-            self.votes.retry_at = turn.now + RETRY;
-            if !self.votes.failed {
-                let text = String::from(
-                    "the register's file cannot be written: nothing can be decided by this node until that is mended",
-                );
-                turn.event(Severity::Error, None, text);
-            }
+        if self.votes.ballots.written(turn.now, ok) {
+            let text = String::from(
+                "the register's file cannot be written: nothing can be decided by this node until that is mended",
+            );
+            turn.event(Severity::Error, None, text);
         }
-        self.votes.failed = !ok;
         turn.touched.extend(self.volumes.keys().copied());
     }
 
     /// Writes the file if it must be, and delivers the answers that it backs.
     pub(super) fn step_votes(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..4 {
-            if self.votes.version > self.votes.durable_version
-                && self.votes.writing.is_none()
-                && turn.now >= self.votes.retry_at
-            {
-                turn.out.push(NodeAction::WriteAcceptor {
-                    bytes: self.votes.acceptor.encode(),
-                });
-                self.votes.writing = Some((self.votes.version, self.votes.acceptor.clone()));
+            if let Some(bytes) = self.votes.ballots.take_write(turn.now, false) {
+                turn.out.push(NodeAction::WriteAcceptor { bytes });
             }
-            let durable = self.votes.durable_version;
-            let (ready, waiting): (Vec<_>, Vec<_>) = core::mem::take(&mut self.votes.pending)
-                .into_iter()
-                .partition(|(version, ..)| *version <= durable);
-            self.votes.pending = waiting;
+            let ready = self.votes.ballots.take_ready();
             if ready.is_empty() {
                 return;
             }
             let mut answers = Vec::new();
-            for (_, asker, id, answer) in ready {
+            for (asker, id, answer) in ready {
                 match asker {
                     Asker::Partner => answers.push((id, answer)),
                     Asker::Me => {

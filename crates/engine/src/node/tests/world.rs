@@ -3,6 +3,7 @@
 mod acts;
 mod check;
 mod data;
+mod referee;
 
 use super::path::{BLOCKS, Disk, Mode, Path};
 use crate::interface::{FromShard, ToShard, VolumeSettings};
@@ -16,7 +17,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_mirror::control::{
-    CacheMode, FromVolume, Incarnation, NodeId, Time, ToVolume, VolumeId, VolumeSpec,
+    CacheMode, FromVolume, Incarnation, NodeId, Time, ToVolume, VolumeId, VolumeSpec, WitnessId,
 };
 use lockstep_mirror::superblock::{Found, SLOT_LEN, Superblock};
 use lockstep_scsi::interface::Identity;
@@ -38,6 +39,9 @@ enum Later {
     LinkUp {
         link: LinkId,
         path: u16,
+    },
+    WitnessUp {
+        link: LinkId,
     },
     LinkDown {
         link: LinkId,
@@ -154,6 +158,9 @@ pub(super) struct World {
     apart_since: Option<Time>,
     /// Messages between Node and data path take up to so many milliseconds.
     pub(super) shard_delay: u64,
+    pub(super) referee: Option<referee::Referee>,
+    /// The witness that is wanted for the volume.
+    pub(super) desired: Option<WitnessId>,
 }
 
 impl World {
@@ -175,6 +182,8 @@ impl World {
             apart: false,
             apart_since: None,
             shard_delay: 1,
+            referee: None,
+            desired: None,
         }
     }
 
@@ -267,8 +276,14 @@ impl World {
             unmap: false,
             physical_exponent: 0,
         };
+        self.introduce_witness(who);
+        if self.desired.is_none() {
+            self.desired = self.life();
+        }
+        let machine = &self.machines[who];
         let ready = VolumeReady {
             settings,
+            witness: self.desired,
             create: machine.create,
             superblocks: machine.slots.clone(),
         };
@@ -297,6 +312,9 @@ impl World {
         self.machines[who].incarnation = 0;
         for wire in 0..self.wires.len() {
             self.drop_link(wire);
+        }
+        if self.referee.is_some() {
+            self.close_witness_link(who);
         }
     }
 
@@ -399,6 +417,7 @@ impl World {
         }
         self.now = end;
         self.wire_work();
+        self.referee_work();
         for who in 0..2 {
             if self.machines[who].paused_until > self.now || !self.runs(who) {
                 continue;
@@ -456,7 +475,8 @@ impl World {
         }
         if both && self.wires.iter().all(|it| !it) {
             let since = *self.apart_since.get_or_insert(self.now);
-            self.apart |= self.now >= since + ms(1000);
+            // With a witness there is no excuse.
+            self.apart |= self.now >= since + ms(1000) && self.referee.is_none();
         } else {
             self.apart_since = None;
         }

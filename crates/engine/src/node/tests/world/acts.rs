@@ -25,6 +25,7 @@ impl World {
                 );
             }
             Later::LinkUp { link, path } => self.handle(who, NodeEvent::LinkUp { link, path }),
+            Later::WitnessUp { link } => self.handle(who, NodeEvent::WitnessUp { link }),
             Later::LinkDown { link } => self.handle(who, NodeEvent::LinkDown { link }),
             Later::SuperblockDone { slot, bytes } => {
                 self.machines[who].slots[usize::from(slot)] = bytes;
@@ -121,6 +122,9 @@ impl World {
     pub(super) fn act(&mut self, who: usize, action: NodeAction) {
         match action {
             NodeAction::LinkSend { link, bytes } => {
+                if self.witness_link(link) == Some(who) {
+                    return self.send_to_witness(who, link, bytes);
+                }
                 if let Some(wire) = self.wire_of(link).filter(|wire| self.wires[*wire]) {
                     // In order on one link.
                     let at = self.links[wire].map_or(self.now, |(_, last)| last.max(self.now))
@@ -134,6 +138,9 @@ impl World {
                 }
             }
             NodeAction::LinkClose { link } => {
+                if self.witness_link(link) == Some(who) {
+                    return self.close_witness_link(who);
+                }
                 if let Some(wire) = self.wire_of(link) {
                     self.drop_link(wire);
                 }

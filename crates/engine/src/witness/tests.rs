@@ -1,0 +1,1 @@
+//! A witness and two nodes' ends of its connections.
