@@ -156,6 +156,8 @@ pub struct Membership {
     decided: Option<Configuration>,
     /// What the last completed round gave: the witness may know of what the partner did.
     settled: Option<Configuration>,
+    /// The open record that a completed round has shown never to be decided.
+    passed_over: Option<Lineage>,
     highest: Ballot,
     /// What this node's acceptor holds, perhaps not durably yet.
     voting: Option<Configuration>,
@@ -240,6 +242,7 @@ impl Membership {
             candidate: None,
             decided: None,
             settled: None,
+            passed_over: None,
             desired: settings.witness,
             highest: Ballot::default(),
             voting: None,

@@ -66,11 +66,11 @@ impl Membership {
         let named = |it: &Configuration| it.members.contains(me);
         let open = self.durable.prepared.as_ref().is_some_and(named);
         let adopted = named(&self.durable.configuration) && !self.durable.inconsistent;
-        let passed_over = self
+        let outrun = self
             .settled
             .as_ref()
             .is_some_and(|it| !named(it) && it.epoch > self.durable.configuration.epoch);
-        passed_over || !adopted && !open
+        outrun || !adopted && !open
     }
 
     /// A round by which this node becomes the only member; or, while the end of an earlier round

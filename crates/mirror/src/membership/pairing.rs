@@ -55,7 +55,9 @@ impl Membership {
             || view.record.configuration.lineage() == mine && view.record.with.is_none();
         let both = self.durable.configuration.members.count() == 2;
         let awaited = both && self.with == Some(view.incarnation()) && coming;
-        if self.round.is_some() || awaited {
+        // What this node's acceptor has just accepted is known to nobody yet, and binds it.
+        let voting = self.voting != turn.vote.value;
+        if self.round.is_some() || awaited || voting {
             self.why = Why::Deciding;
             return false;
         }
@@ -139,6 +141,16 @@ impl Membership {
             return false;
         }
         let new = self.new_configuration(turn, self.only_me(), false);
+        if let Some(open) = self.durable.prepared
+            && open != new
+            && found != Some(open)
+            && self.passed_over != Some(open.lineage())
+        {
+            // An acceptor that has not been heard since may hold what this record stands for: a
+            // completed read tells, before the record is replaced.
+            self.begin_round(turn, None, open, self.durable.configuration.witness);
+            return false;
+        }
         let theirs = view.record.configuration;
         let durable = self.persist(turn, |it| {
             if let Some(value) = found {
@@ -229,6 +241,8 @@ impl Membership {
             Step::Decided(value) => {
                 self.decided = Some(value);
                 self.settled = Some(value);
+                let open = self.durable.prepared.filter(|it| *it != value);
+                self.passed_over = open.map(|it| it.lineage());
                 self.lost_votes = false;
                 self.round = None;
             }
