@@ -154,6 +154,8 @@ pub struct Membership {
     candidate: Option<Configuration>,
     /// The outcome of a round that has not been acted on.
     decided: Option<Configuration>,
+    /// That outcome is being written to the superblock.
+    adopting: Option<Configuration>,
     /// What the last completed round gave: the witness may know of what the partner did.
     settled: Option<Configuration>,
     /// The open record that a completed round has shown never to be decided.
@@ -241,6 +243,7 @@ impl Membership {
             round: None,
             candidate: None,
             decided: None,
+            adopting: None,
             settled: None,
             passed_over: None,
             desired: settings.witness,

@@ -2,9 +2,8 @@
 //! the nodes did with the witness's vote the other one learns from the register, so neither
 //! needs an escape, and neither can go on alone while the other does.
 
-use super::{Membership, Severity, Turn, Why};
+use super::{Membership, Turn, Why};
 use crate::control::{Configuration, Time};
-use alloc::format;
 
 /// How long after its start a node that stopped as one of two waits for the other one before it
 /// asks for the volume: after a power cut both return, and then nothing has to be resynchronised.
@@ -112,15 +111,7 @@ impl Membership {
                     it.base = value.epoch;
                 }
             });
-            if durable {
-                self.decided = None;
-                self.with = None;
-                let text = format!(
-                    "the partner is silent: the witness agrees (epoch {})",
-                    value.epoch
-                );
-                turn.event(Severity::Warning, text);
-            }
+            self.with = None;
             return durable;
         }
         if value.lineage() == self.durable.configuration.lineage() {

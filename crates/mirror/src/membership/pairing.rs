@@ -257,11 +257,14 @@ impl Membership {
         let Some(value) = self.decided else {
             return false;
         };
-        if self.durable.prepared != Some(value) && self.durable.configuration != value {
+        // A read tells of other values too, of the present one as well: none of them is a reason
+        // to serve.
+        if self.durable.prepared != Some(value) && self.adopting != Some(value) {
             self.decided = None;
             self.candidate = None;
             return true;
         }
+        self.adopting = Some(value);
         let both = value.members.count() == 2;
         let durable = self.persist(turn, |it| {
             it.adopt(value);
@@ -276,6 +279,7 @@ impl Membership {
             return false;
         }
         self.decided = None;
+        self.adopting = None;
         self.keep = false;
         self.with = both.then(|| view.incarnation());
         if both {
