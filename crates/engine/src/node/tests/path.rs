@@ -67,9 +67,10 @@ impl Path {
         }
     }
 
-    /// Whether a read would be answered from this copy.
+    /// Whether a read would be answered from this copy: by a source that holds its
+    /// acknowledgements none is (`Source::holds`).
     pub(super) fn reads(&self, now: Time) -> bool {
         self.serves(now)
-            .is_some_and(|it| it.members.count() == 1 || now < self.lease_until)
+            .is_some_and(|it| !self.held && (it.members.count() == 1 || now < self.lease_until))
     }
 }
