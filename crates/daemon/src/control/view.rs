@@ -162,7 +162,8 @@ pub(crate) fn accounts(pool: &Pool) -> Vec<Account> {
             .filter(|volume| uses(volume, name))
             .map(|volume| volume.name.clone())
             .collect(),
-        discovery: pool.discovery_accounts.contains(name),
+        discovery: pool.discovery_accounts.contains(name)
+            || pool.discovery_mutual.as_ref() == Some(name),
     };
     pool.accounts
         .iter()
