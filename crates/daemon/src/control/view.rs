@@ -67,6 +67,7 @@ pub(crate) fn volume(
         }
     });
     let dirty = dirty(&known, path);
+    let counts = path.map(|path| path.counts).unwrap_or_default();
     let resync = known.resync.map(|copy| Progress {
         total: copy.done.saturating_add(dirty),
         ..copy
@@ -86,6 +87,9 @@ pub(crate) fn volume(
         owner: known.owner,
         dirty,
         resync: resync.filter(|copy| copy.total > 0),
+        resync_compared: counts.resync_compared,
+        resync_copied: counts.resync_copied,
+        full_resyncs: counts.full_resyncs,
         provisioning,
         sessions,
         accounts: volume.accounts.clone(),
