@@ -7,5 +7,6 @@ mod chaos;
 mod config;
 mod path;
 mod review;
+mod rules;
 mod stories;
 mod world;
