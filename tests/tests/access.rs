@@ -114,7 +114,10 @@ fn discovery_asks_for_chap_only_if_it_was_told_to() {
     let accounts = vec!["alice".into()];
     pair.nodes[0]
         .client()
-        .set_discovery(&SetDiscovery { accounts })
+        .set_discovery(&SetDiscovery {
+            accounts,
+            mutual: Some("target".into()),
+        })
         .unwrap();
     let asks = || discover(None).is_err();
     lockstep_tests::wait_for(
@@ -131,6 +134,17 @@ fn discovery_asks_for_chap_only_if_it_was_told_to() {
         .collect();
     assert_eq!(found[0].portals, portals, "both nodes under one name");
     assert!(discover(account("alice", OTHER)).is_err());
+    let mutual = |secret| {
+        let parameters = Parameters {
+            chap: account("alice", SECRET),
+            mutual: account("target", secret),
+            ..Parameters::new(INITIATOR, Purpose::Discovery)
+        };
+        Client::login(pair.nodes[1].portal, parameters)
+    };
+    let found = mutual(TARGET_SECRET).unwrap().discover().unwrap();
+    assert_eq!(found[0].name, pair.target);
+    assert!(refused(mutual(OTHER)).contains("did not prove itself"));
 }
 
 #[test]

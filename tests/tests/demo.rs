@@ -8,12 +8,14 @@ use lockstep_initiator::client::Client;
 use lockstep_initiator::core::chap::Account;
 use lockstep_initiator::core::command::{Capacity, Command};
 use lockstep_initiator::core::session::{Parameters, Purpose};
+use lockstep_sim::replay::play;
 use lockstep_tests::node::free_addresses;
 use lockstep_tests::program::{self, run};
 use lockstep_tests::temporary::Directory;
 use lockstep_tests::{INITIATOR, LUN, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -133,6 +135,46 @@ fn a_kept_pair_serves_is_restarted_by_its_own_command_and_goes_with_the_demo() {
         });
     }
     assert!(below.exists(), "--dir stays");
+}
+
+#[test]
+fn what_the_demo_records_plays_again_to_the_same_actions() {
+    let directory = Directory::new("recorded");
+    let tapes = directory.path().join("tapes");
+    let program = program::lockstep();
+    let ended = run(
+        &program.to_string_lossy(),
+        [
+            "demo",
+            "--json",
+            "--volume-size",
+            "32MiB",
+            "--record",
+            &tapes.to_string_lossy(),
+        ],
+        Duration::from_secs(120),
+    );
+    let outcome: Value = serde_json::from_str(&ended.success()).unwrap();
+    assert_eq!(outcome["ok"], true, "{outcome:#}");
+    let mut played: Vec<(String, u64, u64)> = std::fs::read_dir(&tapes)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let (shard, node) = play(BufReader::new(File::open(&path).unwrap()))
+                .unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, shard, node)
+        })
+        .collect();
+    played.sort();
+    // Both nodes, and the second run of the one that was killed.
+    assert_eq!(played.len(), 3, "{played:?}");
+    assert!(
+        played
+            .iter()
+            .all(|(_, shard, node)| *shard > 1000 && *node > 100),
+        "{played:?}"
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use lockstep_tests::node::START_LIMIT;
 use lockstep_tests::pair::{Pair, SIZE, write_secret};
 use lockstep_tests::{LUN, VOLUME, content};
 use std::fs::OpenOptions;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -75,6 +76,43 @@ fn a_node_of_another_cluster_is_refused_and_named() {
                 .iter()
                 .any(|path| path.error.contains("cluster"))
     });
+}
+
+/// Who is connected to this address and port, as the kernel lists it: `2101007F:0CBD`.
+fn connected_to(address: SocketAddr) -> Vec<Ipv4Addr> {
+    let number = |text: &str| u32::from_str_radix(text, 16).unwrap();
+    let end = |text: &str| {
+        let (ip, port) = text.split_once(':').unwrap();
+        (Ipv4Addr::from(number(ip).to_ne_bytes()), number(port))
+    };
+    const ESTABLISHED: &str = "01";
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut peers = Vec::new();
+    for line in table.lines().skip(1) {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let (ip, port) = end(columns[1]);
+        if ip == address.ip() && port == u32::from(address.port()) && columns[3] == ESTABLISHED {
+            peers.push(end(columns[2]).0);
+        }
+    }
+    peers
+}
+
+#[test]
+fn the_partner_is_dialed_from_our_own_end_of_each_link() {
+    let pair = Pair::with_volume("source");
+    let [one, two] = [0, 1].map(|node| pair.nodes[node].portal);
+    // Data, the control connection beside it, and the one for heartbeats alone.
+    for offset in 1..=3 {
+        let listener = SocketAddr::new(two.ip(), two.port() + offset);
+        let peers = connected_to(listener);
+        assert!(!peers.is_empty(), "nobody is connected to {listener}");
+        assert!(
+            peers.iter().all(|peer| *peer == one.ip()),
+            "{peers:?} are connected to {listener}, not {}",
+            one.ip()
+        );
+    }
 }
 
 /// The metadata file beside an image (or wherever the node keeps it).

@@ -16,6 +16,9 @@ pub struct PoolView {
     pub edited: Vec<String>,
     /// Accounts for discovery.
     pub discovery_accounts: Vec<String>,
+    /// The account whose secret discovery proves to initiators that ask.
+    #[serde(default)]
+    pub discovery_mutual: Option<String>,
     /// Names of all accounts.
     pub accounts: Vec<String>,
     /// What each node says about itself.
@@ -59,7 +62,7 @@ pub struct Account {
     pub name: String,
     /// Volumes that it opens.
     pub volumes: Vec<String>,
-    /// Whether it opens discovery.
+    /// Whether it opens discovery, or the target proves it there.
     pub discovery: bool,
 }
 
@@ -69,6 +72,9 @@ pub struct Account {
 pub struct SetDiscovery {
     /// Names of accounts.
     pub accounts: Vec<String>,
+    /// The account whose secret the target proves to initiators that ask.
+    #[serde(default)]
+    pub mutual: Option<String>,
 }
 
 /// Answer to every change of the pool configuration.

@@ -119,6 +119,15 @@ pub struct Volume {
     pub dirty: u64,
     /// While copying to the partner.
     pub resync: Option<Progress>,
+    /// Bytes that this node compared with the partner's copy in resyncs since its daemon started.
+    #[serde(default)]
+    pub resync_compared: u64,
+    /// Bytes among them that differed and were copied to the partner.
+    #[serde(default)]
+    pub resync_copied: u64,
+    /// Resyncs among them that had to compare all of the volume.
+    #[serde(default)]
+    pub full_resyncs: u64,
     /// While making the image.
     pub provisioning: Option<Progress>,
     /// Open iSCSI sessions on this node.

@@ -4,6 +4,7 @@
 use lockstep_api::status::{Level, Status};
 use lockstep_api::volume::Volume;
 use lockstep_engine::counters::{Counters, LATENCY_BOUNDS_US, Latencies, VolumeCounters};
+use lockstep_mirror::volume::Counts;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
@@ -217,26 +218,26 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
 }
 
 fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
-    let named: Vec<(&str, &VolumeCounters)> = counters
+    let named: Vec<(&str, &VolumeCounters, &Counts)> = counters
         .volumes
         .iter()
-        .filter_map(|(id, counters, _)| {
+        .filter_map(|(id, counters, path)| {
             let uuid = crate::uuid::format(id.0);
             let volume = status.volumes.iter().find(|volume| volume.uuid == uuid)?;
-            Some((volume.name.as_str(), counters))
+            Some((volume.name.as_str(), counters, &path.counts))
         })
         .collect();
-    let total = |name, help, value: fn(&VolumeCounters) -> u64| {
-        let metrics = named.iter().map(|(volume, counters)| {
+    let total = |name, help, value: fn(&VolumeCounters, &Counts) -> u64| {
+        let metrics = named.iter().map(|(volume, counters, counts)| {
             let mut metric = labelled(&[("volume", volume)]);
             let mut counter = Counter::default();
-            counter.set_value(float(value(counters)));
+            counter.set_value(float(value(counters, counts)));
             metric.set_counter(counter);
             metric
         });
         family(name, help, MetricType::COUNTER, metrics.collect())
     };
-    let latencies = named.iter().flat_map(|(volume, counters)| {
+    let latencies = named.iter().flat_map(|(volume, counters, _)| {
         let kinds = [
             ("read", counters.reads),
             ("write", counters.writes),
@@ -252,17 +253,32 @@ fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
         total(
             "lockstep_volume_read_bytes_total",
             "Read by initiators.",
-            |c| c.read_bytes,
+            |c, _| c.read_bytes,
         ),
         total(
             "lockstep_volume_written_bytes_total",
             "Written by initiators.",
-            |c| c.written_bytes,
+            |c, _| c.written_bytes,
         ),
         total(
             "lockstep_volume_failed_commands_total",
             "Commands that ended with CHECK CONDITION or BUSY.",
-            |c| c.failed,
+            |c, _| c.failed,
+        ),
+        total(
+            "lockstep_volume_resync_compared_bytes_total",
+            "Compared with the partner's copy in resyncs from this node.",
+            |_, c| c.resync_compared,
+        ),
+        total(
+            "lockstep_volume_resync_copied_bytes_total",
+            "Of these, different and copied to the partner.",
+            |_, c| c.resync_copied,
+        ),
+        total(
+            "lockstep_volume_full_resyncs_total",
+            "Resyncs from this node that had to compare all of the volume.",
+            |_, c| c.full_resyncs,
         ),
         family(
             "lockstep_volume_command_seconds",
@@ -372,12 +388,16 @@ mod tests {
             partner: None,
             incarnation: Incarnation(1),
         };
-        let path = lockstep_mirror::volume::Volume::new(spec).status();
+        let mut path = lockstep_mirror::volume::Volume::new(spec).status();
+        path.counts.resync_copied = 65_536;
+        path.counts.full_resyncs = 1;
         counters.volumes.push((VolumeId(7), volume, path));
         let text = String::from_utf8(text(&status, &counters)).unwrap();
         for line in [
             "lockstep_sessions 2",
             "lockstep_volume_read_bytes_total{volume=\"vm1\"} 4096",
+            "lockstep_volume_resync_copied_bytes_total{volume=\"vm1\"} 65536",
+            "lockstep_volume_full_resyncs_total{volume=\"vm1\"} 1",
             "lockstep_volume_command_seconds_bucket{kind=\"read\",volume=\"vm1\",le=\"0.000064\"} \
             0",
             "lockstep_volume_command_seconds_bucket{kind=\"read\",volume=\"vm1\",le=\"0.000128\"} \

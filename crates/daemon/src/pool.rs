@@ -21,6 +21,9 @@ pub struct Pool {
     /// Accounts for discovery; empty: it needs none.
     #[serde(default)]
     pub discovery_accounts: Vec<String>,
+    /// The account whose secret the target proves in discovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery_mutual: Option<String>,
     /// What each node says about itself.
     #[serde(default, rename = "node")]
     pub nodes: Vec<PoolNode>,
@@ -180,6 +183,7 @@ impl Pool {
         Self {
             cluster,
             discovery_accounts: Vec::new(),
+            discovery_mutual: None,
             nodes: Vec::new(),
             accounts: Vec::new(),
             volumes: Vec::new(),

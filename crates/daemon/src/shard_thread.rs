@@ -27,7 +27,7 @@ use lockstep_engine::interface::{FromShard, ToShard};
 use lockstep_engine::pool::PoolClass;
 use lockstep_mirror::control::{Time, VolumeId};
 use lockstep_uring::{Errno, SetupError, Waker};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,8 +48,8 @@ pub struct ShardThreadConfig {
     pub portals: Vec<SocketAddr>,
     /// Where the partner's data connections arrive; always open.
     pub sync_listen: Vec<SocketAddr>,
-    /// The partner's sync addresses, for dialling.
-    pub partner_sync: Vec<SocketAddr>,
+    /// Both ends of each link to the partner, for dialling: our address, and where it listens.
+    pub partner_sync: Vec<(IpAddr, SocketAddr)>,
     /// The buffer pool (see [`crate::pool_memory`]).
     pub pool: Vec<PoolClass>,
     /// Unpredictable bytes.

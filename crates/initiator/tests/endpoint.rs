@@ -49,6 +49,7 @@ fn settings(chap: Vec<ChapSecret>, mutual: Option<ChapSecret>) -> Settings {
         ],
         group: 1,
         discovery_chap: vec![],
+        discovery_mutual: None,
         nop_interval_s: 10,
         nop_timeout_s: 10,
         login_timeout_s: 15,

@@ -295,6 +295,8 @@ pub struct Settings {
     pub group: u16,
     /// Accounts for discovery sessions; empty: no authentication needed.
     pub discovery_chap: Vec<ChapSecret>,
+    /// What the target proves in discovery sessions, to initiators that ask (mutual CHAP).
+    pub discovery_mutual: Option<ChapSecret>,
     /// Seconds between NOP-Ins on an idle connection; 0: never.
     pub nop_interval_s: u32,
     /// Seconds to answer one before the connection is closed.

@@ -274,7 +274,10 @@ impl Login {
             .is_some_and(|identity| identity.target.is_none());
         let (accounts, mutual) = match self.target(settings) {
             Some(target) => (target.chap.as_slice(), target.mutual.as_ref()),
-            None if discovery => (settings.discovery_chap.as_slice(), None),
+            None if discovery => (
+                settings.discovery_chap.as_slice(),
+                settings.discovery_mutual.as_ref(),
+            ),
             // The target went away while the initiator was logging in.
             None => return Err(Refusal::Removed),
         };

@@ -19,9 +19,10 @@ pub(crate) fn run(client: &Client, verb: AccountVerb, json: bool) -> anyhow::Res
             client.set_account(&SetAccount { name, secret })?
         }
         AccountVerb::Delete { name } => client.delete_account(&name)?,
-        AccountVerb::Discovery { names } => {
-            client.set_discovery(&SetDiscovery { accounts: names })?
-        }
+        AccountVerb::Discovery { names, mutual } => client.set_discovery(&SetDiscovery {
+            accounts: names,
+            mutual,
+        })?,
     };
     crate::config::changed(&changed, json)
 }

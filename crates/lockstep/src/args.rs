@@ -210,6 +210,9 @@ pub(crate) enum AccountVerb {
     Discovery {
         /// Names of accounts
         names: Vec<String>,
+        /// The account whose secret the target proves to initiators that ask
+        #[arg(long, value_name = "NAME", requires = "names")]
+        mutual: Option<String>,
     },
 }
 

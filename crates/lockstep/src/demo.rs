@@ -22,6 +22,7 @@ use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// What `lockstep demo` can be told.
 #[derive(Args, Clone, Debug)]
@@ -50,9 +51,15 @@ pub(crate) struct DemoArgs {
     /// Node 1 gets IP + 1, node 2 gets IP + 2 [default: a free loopback network, port 3260]
     #[arg(long, value_name = "IP:PORT")]
     portal_base: Option<SocketAddr>,
+    /// Write everything that both nodes are told there, for `lockstep-sim --replay`; it holds the demo's secrets
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
     /// Become the daemon with this configuration, and die with the process that started it
     #[arg(long, hide = true, value_name = "FILE")]
     run_daemon: Option<PathBuf>,
+    /// Record that daemon there
+    #[arg(long, hide = true, value_name = "FILE", requires = "run_daemon")]
+    record_daemon: Option<PathBuf>,
     /// Wait until standard input ends, then stop the nodes below this directory
     #[arg(long, hide = true, value_name = "DIR")]
     sweep: Option<PathBuf>,
@@ -67,13 +74,16 @@ fn cache(word: &str) -> Result<Cache, String> {
     found.ok_or_else(|| "allowed: none, write-through, write-back".into())
 }
 
+/// Volumes up to this size are done with within the time that the README promises.
+const PROMISED_SIZE: u64 = 128 << 20;
+
 /// The smallest volume on which the load can move.
 const SMALLEST: u64 = 8 << 20;
 
 /// Runs the demo. Success only if every check held.
 pub(crate) fn run(args: DemoArgs) -> Result<ExitCode> {
     if let Some(file) = &args.run_daemon {
-        return Err(sweeper::become_daemon(file));
+        return Err(sweeper::become_daemon(file, args.record_daemon.as_deref()));
     }
     if let Some(directory) = &args.sweep {
         sweeper::sweep(directory, args.sweep_all);
@@ -85,13 +95,15 @@ pub(crate) fn run(args: DemoArgs) -> Result<ExitCode> {
         args.volume_size
     );
     let chap = account(&args)?;
+    let begun = Instant::now();
     let mut pair = Pair::start(&args, chap.as_ref())?;
     if args.json && args.keep {
         println!("{}", serde_json::to_string(&Ready::of(&pair)?)?);
         wait_for_interrupt()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let outcome = story::tell(&mut pair, chap.as_ref(), args.json)?;
+    let mut outcome = story::tell(&mut pair, chap.as_ref(), args.json)?;
+    outcome.took(begun.elapsed(), args.volume_size.0 <= PROMISED_SIZE);
     if args.json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else {

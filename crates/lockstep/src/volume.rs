@@ -188,6 +188,15 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         ("sessions", volume.sessions.to_string()),
     ];
     rows.extend(volume.resync.map(|p| ("resync", progress(&p))));
+    if volume.resync_compared > 0 {
+        let text = format!(
+            "{} compared, {} of it copied; {} full (from this node, since its daemon started)",
+            Size(volume.resync_compared).rounded(),
+            Size(volume.resync_copied).rounded(),
+            volume.full_resyncs
+        );
+        rows.push(("resynced", text));
+    }
     rows.extend(volume.provisioning.map(|p| ("provisioning", progress(&p))));
     for replica in &volume.replicas {
         let owner = if volume.owner == replica.node {

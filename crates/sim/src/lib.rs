@@ -12,6 +12,7 @@ pub mod machine;
 pub mod memory;
 pub mod network;
 pub mod prng;
+pub mod replay;
 pub mod watch;
 pub mod wheel;
 pub mod world;

@@ -3,11 +3,10 @@
 #![expect(clippy::print_stdout, reason = "the report is what was asked for")]
 
 use clap::Parser;
-use lockstep_engine::record::Replay;
 use lockstep_sim::world::{Report, World};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -79,20 +78,18 @@ fn replay(path: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let mut machines = Replay::default();
-    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-        let played = line
-            .map_err(|error| error.to_string())
-            .and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()))
-            .and_then(|line| machines.line(line).map_err(|error| error.to_string()));
-        if let Err(why) = played {
-            println!("{}:{number}: {why}", path.display());
-            return ExitCode::FAILURE;
+    match lockstep_sim::replay::play(BufReader::new(file)) {
+        Ok((shard, node)) => {
+            println!(
+                "{shard} events of the shard and {node} of the node brought the same actions again"
+            );
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            println!("{}: {why}", path.display());
+            ExitCode::FAILURE
         }
     }
-    let (shard, node) = machines.events;
-    println!("{shard} events of the shard and {node} of the node brought the same actions again");
-    ExitCode::SUCCESS
 }
 
 /// An assertion of the engine that fails ends the program (as it would end the daemon): the

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
@@ -49,6 +49,17 @@ pub fn stream(address: SocketAddr) -> Result<OwnedFd, Errno> {
         SocketFlags::CLOEXEC,
         Some(ipproto::TCP),
     )
+}
+
+/// A socket to connect from this address of ours, by a port that the kernel chooses.
+///
+/// # Errors
+/// As [`stream`], and of `bind`: `EADDRNOTAVAIL` if the address is not ours now.
+pub fn stream_from(local: IpAddr) -> Result<OwnedFd, Errno> {
+    let address = SocketAddr::new(local, 0);
+    let socket = stream(address)?;
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
 }
 
 /// Sends at once, and notices a peer that has gone.

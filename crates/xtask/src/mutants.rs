@@ -1,41 +1,74 @@
 //! `cargo xtask mutants`: each patch in `tests/mutants` plants one bug in a copy of the tree. The
 //! check that the patch names must then fail; if it passes, the check has lost its teeth.
 
-use crate::command::{self, cargo_in, root, show};
+mod copy;
+
+use crate::command::{root, show};
 use crate::parts::SEEDS;
+use crate::test::minutes;
 use anyhow::{Context, Result, bail};
+use copy::Copy;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-/// Plants every bug (or those whose file name contains `filter`); true if all were found.
-fn run_all(filter: Option<&str>) -> Result<Vec<(String, bool)>> {
-    let patches = patches(&root().join("tests/mutants"), filter)?;
-    let copy = Copy::make()?;
-    let mut results = Vec::new();
-    for patch in patches {
-        let name = file_name(&patch);
-        let check = Check::of(&fs::read_to_string(&patch)?).with_context(|| name.clone())?;
-        println!("==> {name}: must be found by {}", check.name());
-        copy.apply(&patch, &[])?;
-        let found = copy.finds(check).with_context(|| name.clone())?;
-        copy.apply(&patch, &["-R"])?;
-        println!(
-            "<== {name}: {}\n",
-            if found { "found" } else { "NOT FOUND" }
-        );
-        results.push((name, found));
-    }
-    Ok(results)
+/// What became of one planted bug.
+struct Outcome {
+    name: String,
+    found: Option<Finding>,
+    /// Building included.
+    took: Duration,
 }
 
-/// As `run_all`, with a summary; true if all were found.
-pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
-    let results = run_all(filter)?;
-    for (name, found) in &results {
-        println!("{name:<40} {}", if *found { "found" } else { "NOT FOUND" });
+/// Where a bug showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Finding {
+    /// The simulator's seed, which passes without the bug.
+    seed: Option<u64>,
+}
+
+impl Outcome {
+    fn line(&self) -> String {
+        let how = match self.found {
+            Some(Finding { seed: Some(seed) }) => format!("found at seed {seed}"),
+            Some(Finding { seed: None }) => "found".into(),
+            None => "NOT FOUND".into(),
+        };
+        format!("{:<36} {how:<20} {:>9}", self.name, minutes(self.took))
     }
-    Ok(results.iter().all(|(_, found)| *found))
+}
+
+/// Plants every bug, or those whose file name contains `filter`, one after the other; true if all
+/// were found.
+pub(crate) fn run(filter: Option<&str>) -> Result<bool> {
+    let patches = patches(&directory(), filter)?;
+    let copy = Copy::make()?;
+    println!("==> building without a bug");
+    let simulator = copy.build("lockstep-sim", "lockstep-sim")?;
+    let sound = copy.keep(&simulator)?;
+    let mut outcomes = Vec::new();
+    for patch in patches {
+        let name = name(&patch);
+        let check = Check::of(&fs::read_to_string(&patch)?).with_context(|| name.clone())?;
+        println!("==> {name}: must be found by {}", check.name());
+        let begun = Instant::now();
+        copy.plant(&patch).with_context(|| name.clone())?;
+        let found = check.finds(&copy);
+        copy.mend(&patch)?;
+        let found = found.with_context(|| name.clone())?;
+        if let Some(seed) = found.and_then(|it| it.seed) {
+            passes(&copy, &sound, seed).with_context(|| name.clone())?;
+        }
+        let took = begun.elapsed();
+        let outcome = Outcome { name, found, took };
+        println!("<== {}\n", outcome.line());
+        outcomes.push(outcome);
+    }
+    for outcome in &outcomes {
+        println!("{}", outcome.line());
+    }
+    Ok(outcomes.iter().all(|it| it.found.is_some()))
 }
 
 /// What must find a planted bug.
@@ -67,88 +100,69 @@ impl Check {
             Self::Content => "the content check",
         }
     }
-}
 
-/// A copy of the tree in a temporary directory, removed at the end.
-struct Copy {
-    tree: PathBuf,
-    target: PathBuf,
-}
-
-impl Copy {
-    fn make() -> Result<Self> {
-        let tree = std::env::temp_dir().join(format!("lockstep-mutants-{}", std::process::id()));
-        copy_tree(&root(), &tree)
-            .with_context(|| format!("cannot copy the tree to {}", tree.display()))?;
-        // Kept between runs: the libraries need not be built again.
-        Ok(Self {
-            tree,
-            target: root().join("target/mutants"),
-        })
-    }
-
-    fn apply(&self, patch: &Path, arguments: &[&str]) -> Result<()> {
-        let mut command = Command::new("git");
-        command
-            .args(["apply", "--whitespace=nowarn"])
-            .args(arguments)
-            .arg(patch)
-            .current_dir(&self.tree);
-        command::run(&mut command).context("the patch no longer fits the code: renew it")
-    }
-
-    /// Builds first: a mutant that does not compile is a bad patch, not a found bug.
-    fn finds(&self, check: Check) -> Result<bool> {
-        let (build, arguments): (&[&str], &[&str]) = match check {
-            Check::Simulator => (
-                &["build", "--release", "-p", "lockstep-sim"],
-                &[
-                    "run",
-                    "--release",
-                    "-p",
-                    "lockstep-sim",
-                    "--",
-                    "--seeds",
-                    SEEDS,
-                ],
+    /// Builds first: a bug that does not compile is a bad patch, not a found one.
+    fn finds(self, copy: &Copy) -> Result<Option<Finding>> {
+        let (program, arguments): (_, &[&str]) = match self {
+            Self::Simulator => (
+                copy.build("lockstep-sim", "lockstep-sim")?,
+                &["--seeds", SEEDS],
             ),
-            Check::Content => (
-                &["build", "--release", "--bin", "lockstep"],
-                &["run", "--release", "--bin", "lockstep", "--", "demo"],
-            ),
+            Self::Content => (copy.build("lockstep-lockstep", "lockstep")?, &["demo"]),
         };
-        command::run(cargo_in(&self.tree, build).env("CARGO_TARGET_DIR", &self.target))?;
-        let mut command = cargo_in(&self.tree, arguments);
-        println!("    $ {}", show(&command));
-        let output = command
-            .env("CARGO_TARGET_DIR", &self.target)
-            .stdin(Stdio::null())
-            .output()
-            .context("cannot start it")?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        for line in text
-            .lines()
-            .rev()
-            .take(SHOWN_LINES)
-            .collect::<Vec<_>>()
-            .iter()
-            .rev()
-        {
-            println!("    | {line}");
+        let (passed, text) = say_and_run(copy, &program, arguments)?;
+        let seed = first_seed(&text);
+        if !passed && self == Self::Simulator && seed.is_none() {
+            bail!("the simulator failed without naming a seed");
         }
-        Ok(!output.status.success())
+        Ok((!passed).then_some(Finding { seed }))
     }
 }
 
-/// The end of a failing check's output is shown: enough to see why it failed.
-const SHOWN_LINES: usize = 8;
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.tree) {
-            println!("cannot remove {}: {error}", self.tree.display());
-        }
+/// A seed that fails without the bug as well shows nothing about it.
+fn passes(copy: &Copy, sound: &Path, seed: u64) -> Result<()> {
+    let seed = seed.to_string();
+    let (passed, _) = say_and_run(copy, sound, &["--seed", &seed, "--seeds", "1"])?;
+    if !passed {
+        bail!("seed {seed} fails without the planted bug too: mend that first");
     }
+    Ok(())
+}
+
+/// The end of a check's output is shown: enough to see why it failed.
+const SHOWN_LINES: usize = 4;
+/// And no line at more than this length: a violation tells the state of the whole world.
+const SHOWN_COLUMNS: usize = 200;
+
+/// Whether it succeeded, and what it printed.
+fn say_and_run(copy: &Copy, program: &Path, arguments: &[&str]) -> Result<(bool, String)> {
+    let mut command = copy.run(program);
+    command.args(arguments).stdin(Stdio::null());
+    println!("    $ {}", show(&command));
+    let output = command.output().context("cannot start it")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    let violation = lines.iter().find(|line| seed_of(line).is_some());
+    let end = lines.len().saturating_sub(SHOWN_LINES);
+    for line in violation.into_iter().chain(&lines[end..]) {
+        let short: String = line.chars().take(SHOWN_COLUMNS).collect();
+        println!("    | {short}");
+    }
+    Ok((output.status.success(), text))
+}
+
+/// The seed of a line that names a violation.
+fn seed_of(line: &str) -> Option<u64> {
+    let (seed, rest) = line.strip_prefix("seed ")?.split_once(' ')?;
+    rest.starts_with("VIOLATION").then(|| seed.parse().ok())?
+}
+
+fn first_seed(output: &str) -> Option<u64> {
+    output.lines().find_map(seed_of)
+}
+
+fn directory() -> PathBuf {
+    root().join("tests/mutants")
 }
 
 fn patches(directory: &Path, filter: Option<&str>) -> Result<Vec<PathBuf>> {
@@ -158,7 +172,7 @@ fn patches(directory: &Path, filter: Option<&str>) -> Result<Vec<PathBuf>> {
     patches.retain(|path| {
         path.extension()
             .is_some_and(|extension| extension == "patch")
-            && filter.is_none_or(|filter| file_name(path).contains(filter))
+            && filter.is_none_or(|filter| name(path).contains(filter))
     });
     if patches.is_empty() {
         bail!("no patch in {} has that name", directory.display());
@@ -167,29 +181,11 @@ fn patches(directory: &Path, filter: Option<&str>) -> Result<Vec<PathBuf>> {
     Ok(patches)
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name()
+fn name(path: &Path) -> String {
+    path.file_stem()
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-/// All but what is built and what git keeps.
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == "target" || name == ".git" {
-            continue;
-        }
-        if entry.file_type()?.is_dir() {
-            copy_tree(&entry.path(), &to.join(name))?;
-        } else {
-            fs::copy(entry.path(), to.join(name))?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -208,5 +204,22 @@ mod tests {
         );
         assert!(Check::of("--- a/x\n").is_err());
         assert!(Check::of("# finds: luck\n").is_err());
+    }
+
+    #[test]
+    fn every_patch_still_fits_the_code_and_names_its_check() {
+        for patch in patches(&directory(), None).unwrap() {
+            let text = fs::read_to_string(&patch).unwrap();
+            Check::of(&text).unwrap_or_else(|error| panic!("{}: {error:#}", patch.display()));
+            copy::apply(&root(), &patch, &["--check"])
+                .unwrap_or_else(|error| panic!("{}: {error:#}", patch.display()));
+        }
+    }
+
+    #[test]
+    fn the_seed_is_read_from_the_simulators_words() {
+        let text = "some line\nseed 351 VIOLATION at 63.500 s: a block\nseed 7 VIOLATION: x\n";
+        assert_eq!(first_seed(text), Some(351));
+        assert_eq!(first_seed("seed 3 is well\n20 seeds in 1 s\n"), None);
     }
 }

@@ -55,7 +55,8 @@ fn choose(length: Length, names: &[String]) -> Result<Vec<&'static Part>> {
     Ok(chosen.collect())
 }
 
-fn minutes(time: Duration) -> String {
+/// A time as the summaries show it.
+pub(crate) fn minutes(time: Duration) -> String {
     format!("{:.1} min", time.as_secs_f64() / 60.0)
 }
 

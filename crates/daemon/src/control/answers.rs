@@ -410,6 +410,7 @@ impl Control {
             file: self.file.path().display().to_string(),
             edited,
             discovery_accounts: self.pool.discovery_accounts.clone(),
+            discovery_mutual: self.pool.discovery_mutual.clone(),
             accounts: self
                 .pool
                 .accounts

@@ -220,10 +220,13 @@ fn start_recording(path: &Path) -> Result<Recorder, RunError> {
 
 fn shard_config(config: &Config, recorder: Option<Recorder>) -> ShardThreadConfig {
     let plain = |list: &[crate::config::Address]| list.iter().map(|address| address.0).collect();
+    let sync = &config.partner;
+    let ends = sync.sync_local.iter().zip(&sync.sync_remote);
+    let sync_links = ends.map(|(local, remote)| (local.0.ip(), remote.0));
     ShardThreadConfig {
         portals: plain(&config.portals.data),
         sync_listen: plain(&config.partner.sync_local),
-        partner_sync: plain(&config.partner.sync_remote),
+        partner_sync: sync_links.collect(),
         pool: pool_memory::classes(config.engine.pool_memory.0),
         seed: uuid::random(),
         cpu: None,

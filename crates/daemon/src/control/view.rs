@@ -67,6 +67,7 @@ pub(crate) fn volume(
         }
     });
     let dirty = dirty(&known, path);
+    let counts = path.map(|path| path.counts).unwrap_or_default();
     let resync = known.resync.map(|copy| Progress {
         total: copy.done.saturating_add(dirty),
         ..copy
@@ -86,6 +87,9 @@ pub(crate) fn volume(
         owner: known.owner,
         dirty,
         resync: resync.filter(|copy| copy.total > 0),
+        resync_compared: counts.resync_compared,
+        resync_copied: counts.resync_copied,
+        full_resyncs: counts.full_resyncs,
         provisioning,
         sessions,
         accounts: volume.accounts.clone(),
@@ -162,7 +166,8 @@ pub(crate) fn accounts(pool: &Pool) -> Vec<Account> {
             .filter(|volume| uses(volume, name))
             .map(|volume| volume.name.clone())
             .collect(),
-        discovery: pool.discovery_accounts.contains(name),
+        discovery: pool.discovery_accounts.contains(name)
+            || pool.discovery_mutual.as_ref() == Some(name),
     };
     pool.accounts
         .iter()

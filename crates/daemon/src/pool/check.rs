@@ -77,6 +77,19 @@ pub fn problems(pool: &Pool) -> Vec<String> {
         }
     }
     known_accounts(pool, "discovery", &pool.discovery_accounts, &mut out);
+    known_accounts(
+        pool,
+        "discovery",
+        pool.discovery_mutual.as_slice(),
+        &mut out,
+    );
+    if let (Some(name), []) = (&pool.discovery_mutual, pool.discovery_accounts.as_slice()) {
+        out.push(format!(
+            "discovery: the target proves itself with account \"{}\" only to initiators that \
+            prove themselves; allowed: mutual together with accounts",
+            name.escape_debug()
+        ));
+    }
     for node in &pool.nodes {
         if !(1..=2).contains(&node.number) {
             out.push(format!("node {}: allowed: 1 and 2", node.number));

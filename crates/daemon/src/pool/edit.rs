@@ -135,6 +135,7 @@ impl Pool {
         if self
             .discovery_accounts
             .iter()
+            .chain(&self.discovery_mutual)
             .any(|account| account == name)
         {
             return Err(in_use("discovery".into()));
@@ -154,6 +155,7 @@ impl Pool {
     pub fn with_discovery(&self, request: &SetDiscovery) -> Result<Self, PoolError> {
         let mut next = self.clone();
         next.discovery_accounts.clone_from(&request.accounts);
+        next.discovery_mutual.clone_from(&request.mutual);
         next.checked()
     }
 

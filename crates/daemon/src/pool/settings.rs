@@ -81,6 +81,7 @@ pub fn iscsi(pool: &Pool, config: &Config, numbers: &mut TargetNumbers) -> Setti
         portals: portals(pool, config),
         group: u16::from(me),
         discovery_chap: secrets(pool, &pool.discovery_accounts),
+        discovery_mutual: secrets(pool, pool.discovery_mutual.as_slice()).pop(),
         nop_interval_s: t.nop_interval_s,
         nop_timeout_s: t.nop_timeout_s,
         login_timeout_s: t.login_s,

@@ -91,11 +91,23 @@ fn names_are_taken_once_and_must_be_known() {
     ));
     let open = pool.with_access("vm1", &SetAccess::default()).unwrap();
     assert_eq!(open.without_account("xen").unwrap().accounts, []);
-    let discovery = SetDiscovery {
-        accounts: vec!["nobody".into()],
+    let discovery = |accounts: &[&str], mutual: Option<&str>| {
+        pool.with_discovery(&SetDiscovery {
+            accounts: accounts.iter().map(ToString::to_string).collect(),
+            mutual: mutual.map(Into::into),
+        })
     };
-    let error = pool.with_discovery(&discovery).unwrap_err().to_string();
-    assert!(error.contains("lockstep account set nobody"), "{error}");
+    for unknown in [
+        discovery(&["nobody"], None),
+        discovery(&["xen"], Some("nobody")),
+    ] {
+        let error = unknown.unwrap_err().to_string();
+        assert!(error.contains("lockstep account set nobody"), "{error}");
+    }
+    let error = discovery(&[], Some("xen")).unwrap_err().to_string();
+    assert!(error.contains("mutual together with accounts"), "{error}");
+    let proving = discovery(&["xen"], Some("xen")).unwrap();
+    assert_eq!(Pool::parse(&proving.text()).unwrap(), proving);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Connecting to the partner.
+//! Connecting to the partner, each time from our own end of the link that is meant: the route
+//! could lead out of another interface, and the partner's firewall knows the configured addresses.
 
 use super::links::{Core, Links};
 use super::tokens::Owner;
@@ -6,7 +7,7 @@ use lockstep_engine::interface::{Event, Origin};
 use lockstep_mirror::control::Time;
 use lockstep_uring::{Errno, Handle, Op, OpId, net};
 use slab::Slab;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(3);
 
 /// Dials in progress.
 pub(super) struct Dials {
-    addresses: Vec<SocketAddr>,
+    /// Both ends of each link: ours, and where the partner listens.
+    ends: Vec<(IpAddr, SocketAddr)>,
     table: Slab<Dialing>,
     failed: Vec<u32>,
 }
@@ -28,20 +30,21 @@ struct Dialing {
 }
 
 impl Dials {
-    pub(super) fn new(addresses: Vec<SocketAddr>) -> Self {
+    pub(super) fn new(ends: Vec<(IpAddr, SocketAddr)>) -> Self {
         Self {
-            addresses,
+            ends,
             table: Slab::new(),
             failed: Vec::new(),
         }
     }
 
     pub(super) fn dial(&mut self, core: &mut Core, dial: u32, address: u16) {
-        // No such address: the shard was told of more than there are. Or no descriptor is free.
-        let Some(&address) = self.addresses.get(usize::from(address)) else {
+        // No such link: the shard was told of more than there are. Or no descriptor is free, or our
+        // address is gone with its interface; tried again.
+        let Some(&(local, address)) = self.ends.get(usize::from(address)) else {
             return self.failed.push(dial);
         };
-        let Ok(socket) = net::stream(address).map(Rc::new) else {
+        let Ok(socket) = net::stream_from(local).map(Rc::new) else {
             return self.failed.push(dial);
         };
         let entry = self.table.vacant_entry();

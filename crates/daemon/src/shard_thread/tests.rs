@@ -438,7 +438,7 @@ fn two_threads_find_each_other_and_a_dial_to_nobody_is_tried_again() {
     let config = |sync_listen: Vec<SocketAddr>, partner_sync: Vec<SocketAddr>| ShardThreadConfig {
         portals: Vec::new(),
         sync_listen,
-        partner_sync,
+        partner_sync: partner_sync.into_iter().map(|to| (to.ip(), to)).collect(),
         pool: pool_memory::classes(0),
         seed: [3; 32],
         cpu: None,

@@ -8,5 +8,6 @@ mod config;
 mod majority;
 mod path;
 mod review;
+mod rules;
 mod stories;
 mod world;

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// The demo's initiator name.
 pub(super) const INITIATOR: &str = "iqn.2026-11.com.example:demo-initiator";
 
+/// What the README promises.
+const PROMISED: Duration = Duration::from_secs(60);
+
 /// The result.
 #[derive(Serialize)]
 pub(super) struct Outcome {
@@ -34,6 +37,17 @@ struct Check {
 impl Outcome {
     pub(super) fn holds(&self) -> bool {
         self.ok
+    }
+
+    /// Adds how long all of it took, from the first daemon's start to the last comparison.
+    pub(super) fn took(&mut self, time: Duration, promised: bool) {
+        let check = Check {
+            name: "the whole demo",
+            ok: !promised || time < PROMISED,
+            result: format!("{:.1} s", time.as_secs_f64()),
+        };
+        self.ok &= check.ok;
+        self.checks.push(check);
     }
 
     pub(super) fn table(&self) -> Table {

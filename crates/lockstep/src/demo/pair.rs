@@ -45,6 +45,9 @@ pub(super) struct Node {
     directory: PathBuf,
     image: PathBuf,
     child: Option<Child>,
+    /// Where each of its runs is recorded, and how many there were.
+    record: Option<PathBuf>,
+    runs: u32,
 }
 
 impl Pair {
@@ -52,9 +55,13 @@ impl Pair {
     pub(super) fn start(args: &DemoArgs, chap: Option<&Account>) -> Result<Self> {
         let temporary = args.dir.is_none();
         let directory = match &args.dir {
-            Some(directory) => empty_directory(directory)?,
+            Some(directory) => empty_directory("--dir", directory)?,
             None => temporary_directory()?,
         };
+        let record = args.record.as_deref();
+        let record = record
+            .map(|directory| empty_directory("--record", directory))
+            .transpose()?;
         let sweeper = sweeper::start(&directory, temporary)?;
         let portals = portals(args.portal_base)?;
         let nodes = [1, 2].map(|number: usize| Node {
@@ -63,6 +70,8 @@ impl Pair {
             directory: directory.join(format!("node{number}")),
             image: PathBuf::new(),
             child: None,
+            record: record.clone(),
+            runs: 0,
         });
         let (target, lun) = (String::new(), 0);
         let mut pair = Self {
@@ -188,6 +197,11 @@ impl Node {
         command
             .args(["demo", "--run-daemon"])
             .arg(self.config_file());
+        self.runs += 1;
+        if let Some(directory) = &self.record {
+            let file = directory.join(format!("{}-run{}.jsonl", self.name, self.runs));
+            command.arg("--record-daemon").arg(file);
+        }
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -356,14 +370,14 @@ fn random_hex() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn empty_directory(directory: &Path) -> Result<PathBuf> {
+fn empty_directory(option: &str, directory: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(directory)
-        .with_context(|| format!("--dir {}: cannot be made", directory.display()))?;
+        .with_context(|| format!("{option} {}: cannot be made", directory.display()))?;
     let directory = directory.canonicalize()?;
     let empty = std::fs::read_dir(&directory)?.next().is_none();
     ensure!(
         empty,
-        "--dir {}: is not empty; name a new or an empty directory",
+        "{option} {}: is not empty; name a new or an empty directory",
         directory.display()
     );
     Ok(directory)

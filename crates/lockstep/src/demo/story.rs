@@ -26,8 +26,8 @@ const PHASE: Duration = Duration::from_secs(3);
 const PAUSE_LIMIT: Duration = Duration::from_secs(20);
 /// A resync may take its time on a slow machine, but not stand still for so long.
 const STALL_LIMIT: Duration = Duration::from_secs(20);
-/// Nor take longer than this.
-const RESYNC_LIMIT: Duration = Duration::from_secs(300);
+/// Nor take longer than this: what a few seconds of writing left dirty is copied in one or two.
+const RESYNC_LIMIT: Duration = Duration::from_secs(60);
 /// So many acknowledgements after a kill show that I/O goes on.
 const GOES_ON: u64 = 100;
 

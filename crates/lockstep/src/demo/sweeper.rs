@@ -13,18 +13,23 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Turns this process into `lockstep daemon`; comes back only if that fails.
-pub(super) fn become_daemon(file: &Path) -> Error {
+pub(super) fn become_daemon(file: &Path, record: Option<&Path>) -> Error {
     let prepared = set_parent_process_death_signal(Some(Signal::KILL))
         .context("the kernel does not promise to end the node with the demo")
         .and_then(|()| std::env::current_exe().context("this program does not find itself"));
     match prepared {
         // Its log goes to a file, where colours are only noise.
-        Ok(program) => Command::new(program)
-            .args(["daemon", "--config"])
-            .arg(file)
-            .env("NO_COLOR", "1")
-            .exec()
-            .into(),
+        Ok(program) => {
+            let mut command = Command::new(program);
+            command
+                .args(["daemon", "--config"])
+                .arg(file)
+                .env("NO_COLOR", "1");
+            if let Some(record) = record {
+                command.arg("--record").arg(record);
+            }
+            command.exec().into()
+        }
         Err(error) => error,
     }
 }

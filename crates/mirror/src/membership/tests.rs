@@ -8,6 +8,8 @@ use crate::register::Vote;
 use crate::superblock::{Found, Superblock};
 use alloc::vec::Vec;
 
+mod rules;
+
 const ME: NodeId = NodeId(2);
 const PARTNER: NodeId = NodeId(1);
 
@@ -22,21 +24,31 @@ fn configuration(epoch: u64, members: Members, unilateral: bool) -> Configuratio
     }
 }
 
+/// A run of that node.
+const fn incarnation(node: NodeId) -> Incarnation {
+    Incarnation(6 + node.0 as u64)
+}
+
 /// Open, standing still, under this configuration.
 fn idle(of: Configuration) -> Membership {
+    idle_at(ME, of, Timing::default())
+}
+
+/// The same on either node.
+fn idle_at(me: NodeId, of: Configuration, timing: Timing) -> Membership {
     let settings = Settings {
         volume: VolumeId(1),
-        me: ME,
-        partner: Some(PARTNER),
-        incarnation: Incarnation(7),
+        me,
+        partner: Some(if me == ME { PARTNER } else { ME }),
+        incarnation: incarnation(me),
         size: 1 << 20,
         block_size: 4096,
         create: false,
         write_back: false,
         witness: None,
-        timing: Timing::default(),
+        timing,
     };
-    let mut superblock = Superblock::new(VolumeId(1), ME, 1 << 20, 4096);
+    let mut superblock = Superblock::new(VolumeId(1), me, 1 << 20, 4096);
     superblock.adopt(of);
     let found = Found::Valid {
         superblock,

@@ -330,6 +330,9 @@ impl Volume {
     }
 
     fn clean(&mut self, chunks: Range<u64>) {
+        if !chunks.is_empty() {
+            self.counts.resync_compared += self.dirty.extent(&chunks).len;
+        }
         if let Some(source) = self.source_mut() {
             source.done += (chunks.end - chunks.start) * CHUNK;
         }
@@ -409,6 +412,7 @@ impl Volume {
         let State::Sent { extent } = step.state else {
             unreachable!("only what was sent is stored")
         };
+        self.counts.resync_copied += extent.len;
         self.clean(Dirty::chunks(extent));
     }
 

@@ -28,6 +28,12 @@ pub struct Counts {
     pub reread: u64,
     /// Writes of intents and of dirty pages.
     pub metadata_writes: u64,
+    /// Bytes that resyncs compared with the partner's copy, as their source.
+    pub resync_compared: u64,
+    /// Bytes among them that differed and were copied to the partner.
+    pub resync_copied: u64,
+    /// Resyncs that had to take all of the volume as different.
+    pub full_resyncs: u64,
 }
 
 /// A copy under way.

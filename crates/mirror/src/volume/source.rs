@@ -138,6 +138,7 @@ impl Volume {
         self.partner_incarnation = Some(partner_incarnation);
         self.links.forget();
         if everything {
+            self.counts.full_resyncs += 1;
             self.dirty.mark(Extent {
                 offset: 0,
                 len: self.spec.size,

@@ -196,6 +196,7 @@ impl Machine {
             portals: vec![portal(1), portal(2)],
             group: u16::from(self.node_id().0),
             discovery_chap: Vec::new(),
+            discovery_mutual: None,
             nop_interval_s: 5,
             nop_timeout_s: 5,
             login_timeout_s: 15,

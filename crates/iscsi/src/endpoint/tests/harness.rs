@@ -48,6 +48,7 @@ pub(super) fn settings() -> Settings {
         ],
         group: 1,
         discovery_chap: Vec::new(),
+        discovery_mutual: None,
         nop_interval_s: 5,
         nop_timeout_s: 5,
         login_timeout_s: 15,

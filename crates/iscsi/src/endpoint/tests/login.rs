@@ -212,6 +212,7 @@ fn chap_settings() -> Settings {
     ];
     settings.targets[0].mutual = Some(account("target", "mutualmutual"));
     settings.discovery_chap = alloc::vec![account("finder", "findersecret")];
+    settings.discovery_mutual = Some(account("portal", "portalsecret"));
     settings
 }
 
@@ -365,6 +366,31 @@ fn discovery_has_its_own_accounts() {
     );
     // No nexus: there are no logical units in a discovery session.
     world.quiet();
+}
+
+#[test]
+fn discovery_proves_itself_with_a_secret_of_its_own() {
+    let names = format!("InitiatorName={HOST} SessionType=Discovery");
+    let mut world = World::new(chap_settings());
+    let conn = world.connect(0);
+    let (identifier, bytes) = challenge(&mut world, conn, &names);
+    let response = text::to_hex(&chap::response(identifier, b"findersecret", &bytes));
+    let ask = format!("CHAP_N=finder CHAP_R={response} CHAP_I=9 CHAP_C=0x010203");
+    let answer = world.login(conn, 0x83, &ask);
+    let expected = text::to_hex(&chap::response(9, b"portalsecret", &[1, 2, 3]));
+    assert_eq!(answer.text(), format!("CHAP_N=portal CHAP_R={expected}"));
+    assert_eq!(answer.as_::<LoginResponse>().flags, 0x83);
+
+    // Without such a secret who asks for it is refused, and told why.
+    let mut settings = chap_settings();
+    settings.discovery_mutual = None;
+    let mut world = World::new(settings);
+    let conn = world.connect(0);
+    let (identifier, bytes) = challenge(&mut world, conn, &names);
+    let response = text::to_hex(&chap::response(identifier, b"findersecret", &bytes));
+    let ask = format!("CHAP_N=finder CHAP_R={response} CHAP_I=9 CHAP_C=0x010203");
+    let answer = world.login(conn, 0x83, &ask);
+    refused(&mut world, &answer, 0x0201, "no secret for that");
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use super::machine::BLOCK;
 use super::manager::Manager;
-use super::world::World;
+use super::world::{SIZE, World};
 use crate::control::{CacheMode, Configuration, FromVolume, Members, NodeId, Time, ToVolume};
 use crate::data_frame::DataFrame;
 use crate::fields::Fields;
+use crate::metadata_layout::CHUNK;
 use crate::operation::{BufferId, Extent, Operation, Payload};
 use crate::volume_action::{ChannelId, FrameBody, Refusal};
 
@@ -35,6 +36,32 @@ pub(super) fn settle(manager: &mut Manager) {
         manager.world.run(Time::from_millis(20));
         manager.listen();
     }
+}
+
+#[test]
+fn a_resync_counts_what_it_compared_and_what_it_copied() {
+    let mut full = 0;
+    for seed in 1..=20 {
+        let mut manager = pair_of(CacheMode::WriteThrough, seed);
+        manager.crash(1, false);
+        for block in [7, 9000] {
+            manager.world.write(0, block, 1);
+        }
+        for _ in 0..10 {
+            settle(&mut manager);
+        }
+        assert!(manager.is_whole());
+        let counts = status(&manager.world, 0).counts;
+        assert_eq!(counts.resync_copied, 2 * CHUNK, "seed {seed}");
+        // The manager orders a full one now and then.
+        full += counts.full_resyncs;
+        let expected = match counts.full_resyncs {
+            0 => 2 * CHUNK..SIZE,
+            _ => SIZE..SIZE + 1,
+        };
+        assert!(expected.contains(&counts.resync_compared), "seed {seed}");
+    }
+    assert!((1..20).contains(&full), "{full}");
 }
 
 fn single() -> World {

@@ -1,0 +1,139 @@
+//! Rules of `docs/membership.md` that random schedules do not reach, or only after thousands:
+//! each story fails without the lines that its rule stands for.
+
+use super::world::{VOLUME, World, ms};
+use crate::node::Turn;
+use crate::node_interface::{NodeAction, NodeEvent, Standing};
+use alloc::collections::BTreeSet;
+use alloc::vec;
+use alloc::vec::Vec;
+use lockstep_mirror::control::NodeId;
+use lockstep_mirror::register::{Ballot, Message};
+
+#[test]
+fn a_node_that_overslept_its_partners_last_words_stands_still() {
+    let mut world = World::mirrored(51);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.pause(1, ms(12_000));
+    world.run(ms(1700));
+    // What the survivor says of going alone is lost with it: nothing waits in a socket.
+    world.cut(0);
+    world.cut(1);
+    world.run_until(ms(900), |it| it.standing(0) == Some(Standing::Alone));
+    world.run(ms(60));
+    world.crash(0);
+    world.heal(0);
+    world.heal(1);
+    // The world checks all the time that whatever is served holds every acknowledged write.
+    world.run(ms(15_000));
+    assert!(!world.apart);
+    assert_eq!(world.standing(1), Some(Standing::Waiting));
+    world.boot(0);
+    world.run_until(ms(20_000), World::is_mirrored);
+}
+
+#[test]
+fn a_pause_is_not_taken_for_the_partners_silence() {
+    let mut world = World::mirrored(52);
+    world.pause(1, ms(3000));
+    world.run(ms(6000));
+    assert!(world.said("1 event: the partner is silent"));
+    assert!(
+        !world.said("2 event: the partner is silent"),
+        "it did not listen: the partner spoke all the while"
+    );
+    assert!(world.is_mirrored());
+}
+
+#[test]
+fn no_answer_of_an_acceptor_leaves_before_its_file_is_durable() {
+    let mut world = World::mirrored(53);
+    let now = world.now;
+    let node = world.machines[1].node.as_mut().unwrap();
+    let sent = |actions: &[NodeAction]| {
+        let sends = |it: &&NodeAction| matches!(it, NodeAction::LinkSend { .. });
+        actions.iter().filter(sends).count()
+    };
+    // Whatever else was due is said before.
+    node.handle(now, NodeEvent::Tick, &mut Vec::new());
+    let mut out = Vec::new();
+    let turn = &mut Turn {
+        now,
+        out: &mut out,
+        touched: BTreeSet::new(),
+    };
+    let ballot = Ballot(1 << 20).after(NodeId(1));
+    node.register_in(turn, vec![(VOLUME, Message::Prepare { ballot })]);
+    node.look(turn);
+    let writes = |it: &NodeAction| matches!(it, NodeAction::WriteAcceptor { .. });
+    assert!(out.iter().any(writes));
+    assert_eq!(sent(&out), 0, "a promise that a power cut would break");
+    let mut out = Vec::new();
+    node.handle(now, NodeEvent::AcceptorWritten { ok: false }, &mut out);
+    assert_eq!(sent(&out), 0, "the file could not be written");
+    let mut out = Vec::new();
+    node.handle(
+        now + ms(1100),
+        NodeEvent::Stamp {
+            oldest: now + ms(1100),
+        },
+        &mut out,
+    );
+    assert!(out.iter().any(writes), "it is tried again");
+    let mut out = Vec::new();
+    node.handle(
+        now + ms(1100),
+        NodeEvent::AcceptorWritten { ok: true },
+        &mut out,
+    );
+    assert!(sent(&out) > 0);
+}
+
+#[test]
+fn a_source_that_does_not_know_the_end_of_a_join_stands_still() {
+    // The cables are pulled after the target was asked to accept the join and before its answer.
+    let mut tried = 0;
+    for seed in 60..90 {
+        let mut world = World::mirrored(seed);
+        world.machines[0].io = true;
+        world.crash(1);
+        world.run(ms(4000));
+        world.boot(1);
+        let accepting = |world: &World| {
+            let voting = world.machines[1].node.as_ref()?.votes.voting(VOLUME)?;
+            (voting.members.count() == 2 && voting.epoch > 1).then_some(voting)
+        };
+        world.run_until(ms(20_000), |it| accepting(it).is_some());
+        let join = accepting(&world).unwrap();
+        world.cut(0);
+        world.cut(1);
+        world.run(ms(1700));
+        if world.machines[0].superblock().configuration == join {
+            continue;
+        }
+        tried += 1;
+        let path = &world.machines[0].path;
+        assert!(path.suspended, "{}", world.story());
+        world.machines[0].io = false;
+        world.heal(0);
+        world.heal(1);
+        world.run_until(ms(20_000), World::is_mirrored);
+    }
+    assert!(tried > 0, "no seed came to that moment");
+}
+
+#[test]
+fn a_crashed_node_that_is_stopped_before_it_served_is_still_a_crashed_one() {
+    let mut world = World::mirrored(54);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.run(ms(1000));
+    world.crash(1);
+    world.crash(0);
+    world.boot(1);
+    world.run(ms(5000));
+    assert_eq!(world.standing(1), Some(Standing::Waiting));
+    world.handle(1, NodeEvent::Stop);
+    world.run_until(ms(20_000), |it| it.machines[1].stopped.is_some());
+    assert_eq!(world.machines[1].stopped, Some(false));
+    assert!(!world.machines[1].superblock().clean);
+}

@@ -1,0 +1,124 @@
+//! Rules of `docs/membership.md` that no random schedule misses at once when they are left out:
+//! each test fails without the one line that its rule stands for.
+
+use super::{ME, PARTNER, configuration, idle, idle_at, incarnation};
+use crate::control::{Configuration, FromVolume, Incarnation, Members, Time, ToVolume};
+use crate::hello::Random;
+use crate::lease::Timing;
+use crate::membership::report::Report;
+use crate::membership::{Contact, Membership, Output, Turn};
+use crate::register::Vote;
+use alloc::vec::Vec;
+
+const OURS: Incarnation = incarnation(ME);
+const THEIRS: Incarnation = incarnation(PARTNER);
+
+fn both(epoch: u64) -> Configuration {
+    configuration(epoch, Members::only(ME).with(PARTNER), false)
+}
+
+/// Steps; superblocks are durable and the data path stands still at once. The orders given.
+fn step(membership: &mut Membership, now: Time) -> Vec<ToVolume> {
+    let mut orders = Vec::new();
+    loop {
+        let mut out = Vec::new();
+        membership.step(&mut Turn {
+            now,
+            vote: Vote::default(),
+            random: &mut Random::new([7; 32]),
+            out: &mut out,
+        });
+        if out.is_empty() {
+            return orders;
+        }
+        for output in out {
+            match output {
+                Output::Order(order) => {
+                    if order == ToVolume::Suspend {
+                        membership.volume_said(now, &FromVolume::Suspended);
+                    }
+                    orders.push(order);
+                }
+                Output::WriteSuperblock { .. } => membership.superblock_written(true),
+                Output::Event { .. } => {}
+            }
+        }
+    }
+}
+
+/// From when on it may answer and read what it inherited.
+fn not_before(orders: &[ToVolume]) -> Option<Time> {
+    orders.iter().find_map(|order| match order {
+        ToVolume::Serve { not_before, .. } => Some(*not_before),
+        _ => None,
+    })
+}
+
+/// The partner's word that it has adopted the same configuration together with this run.
+fn together(of: Configuration, seq: u64) -> Report {
+    let mut partner = idle_at(PARTNER, of, Timing::default());
+    partner.with = Some(OURS);
+    let report = partner.report(Vote::default()).expect("it is open");
+    Report { seq, ..report }
+}
+
+#[test]
+fn a_vote_given_late_is_waited_out_before_anything_is_served_alone() {
+    // Heartbeats of a partner whose shards hang count for nothing, but its questions are answered:
+    // the promise that lies in a vote may be younger than the silence.
+    let of = both(5);
+    let mut membership = idle(of);
+    membership.served = Some(of.lineage());
+    membership.contact(Contact::Silent { since: Time::ZERO });
+    membership.want();
+    let voted = Time::from_millis(9900);
+    membership.accepting(voted);
+    let orders = step(&mut membership, Time::from_secs(10));
+    assert_eq!(not_before(&orders), Some(voted + Timing::default().grant()));
+}
+
+#[test]
+fn nothing_is_begun_alone_while_a_promise_of_the_run_before_may_hold() {
+    // With the default times the silence is longer than any promise. It need not be.
+    let timing = Timing {
+        silence: Time::from_millis(1600),
+        ..Timing::default()
+    };
+    assert!(timing.check().is_ok() && timing.silence < timing.grant());
+    let alone = configuration(5, Members::only(ME), false);
+    let mut membership = idle_at(ME, alone, timing);
+    membership.contact(Contact::Silent { since: Time::ZERO });
+    let early = timing.grant() - Time::from_millis(1);
+    assert_eq!(step(&mut membership, early), []);
+    let orders = step(&mut membership, timing.grant());
+    assert_eq!(not_before(&orders), Some(timing.grant()));
+}
+
+#[test]
+fn what_the_partner_said_before_a_silence_is_not_acted_on_after_it() {
+    let of = both(5);
+    let mut membership = idle(of);
+    membership.served = Some(of.lineage());
+    membership.with = Some(THEIRS);
+    let heard = Contact::Heard {
+        incarnation: THEIRS,
+    };
+    membership.contact(heard);
+    membership.report_in(together(of, 1));
+    assert!(
+        not_before(&step(&mut membership, Time::from_secs(3))).is_some(),
+        "both resume"
+    );
+    membership.contact(Contact::Silent {
+        since: Time::from_secs(3),
+    });
+    assert_eq!(
+        step(&mut membership, Time::from_secs(5)),
+        [ToVolume::Suspend]
+    );
+    // Its heartbeats come again. It may have gone alone meanwhile: only its new word tells.
+    membership.contact(heard);
+    assert_eq!(step(&mut membership, Time::from_secs(6)), []);
+    membership.report_in(together(of, 2));
+    assert!(not_before(&step(&mut membership, Time::from_secs(6))).is_some());
+}
