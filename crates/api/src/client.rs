@@ -2,9 +2,9 @@
 //! for tests; nothing is kept between requests.
 
 use crate::error::ApiError;
-use crate::pool::{Account, Changed, PoolView, SetAccount, SetDiscovery};
+use crate::pool::{Account, Changed, PoolView, SetAccount, SetDiscovery, SetWitness};
 use crate::status::{Event, Session, Status};
-use crate::volume::{CreateVolume, SetAccess, Volume};
+use crate::volume::{CreateVolume, SetAccess, SetStrategy, Strategy, Volume};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
@@ -162,6 +162,22 @@ impl Client {
     /// Says which accounts open discovery.
     pub fn set_discovery(&self, discovery: &SetDiscovery) -> Result<Changed, ClientError> {
         self.send(Method::PUT, "/v1/discovery", discovery)
+    }
+
+    /// Says which machine is the witness.
+    pub fn set_witness(&self, witness: &SetWitness) -> Result<Changed, ClientError> {
+        self.send(Method::PUT, "/v1/witness", witness)
+    }
+
+    /// The pair has no witness any more.
+    pub fn remove_witness(&self) -> Result<Changed, ClientError> {
+        self.request(Method::DELETE, "/v1/witness", Bytes::new())
+    }
+
+    /// Changes who decides when the nodes do not see each other.
+    pub fn set_strategy(&self, name: &str, strategy: Strategy) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/strategy", escape(name));
+        self.send(Method::PUT, &path, &SetStrategy { strategy })
     }
 
     /// GET of any path.

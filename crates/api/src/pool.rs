@@ -77,6 +77,23 @@ pub struct SetDiscovery {
     pub mutual: Option<String>,
 }
 
+/// The third machine that votes where two nodes cannot decide.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetWitness {
+    /// Where it listens, `IP:PORT`.
+    pub address: String,
+    /// The secret that the pair shares with it, 16 to 255 bytes.
+    pub secret: String,
+}
+
+/// Never shows the secret.
+impl std::fmt::Debug for SetWitness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SetWitness({})", self.address)
+    }
+}
+
 /// Answer to every change of the pool configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {

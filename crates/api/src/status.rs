@@ -24,6 +24,9 @@ pub struct Status {
     pub concerns: Vec<Concern>,
     /// The other node.
     pub partner: Partner,
+    /// The witness; absent: the pair has none.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// All volumes.
     pub volumes: Vec<Volume>,
     /// Open iSCSI sessions on this node.
@@ -88,6 +91,21 @@ pub struct Partner {
     pub heartbeat_age_ms: Option<u64>,
     /// Every configured path.
     pub paths: Vec<PathStatus>,
+}
+
+/// The witness as seen from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Witness {
+    /// Where it should be.
+    pub address: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// Whether it is the one whose vote counts: one that lost its votes must be admitted first.
+    pub admitted: bool,
+    /// Milliseconds since its last answer; absent: none in this run.
+    pub age_ms: Option<u64>,
+    /// Why it does not answer, or was refused; empty while up.
+    pub error: String,
 }
 
 /// One way to the partner.

@@ -28,6 +28,36 @@ impl Cache {
     }
 }
 
+/// Who decides when the two nodes do not see each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The node that initiators use goes on alone. Both do if initiators reach both.
+    #[default]
+    Heartbeat,
+    /// The node with which the witness agrees; the other one never serves.
+    Majority,
+}
+
+impl Strategy {
+    /// The word for it, as it is written in files and on the command line.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Heartbeat => "heartbeat",
+            Self::Majority => "majority",
+        }
+    }
+}
+
+/// PUT /v1/volumes/NAME/strategy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetStrategy {
+    /// The new one.
+    pub strategy: Strategy,
+}
+
 /// POST /v1/volumes. What is left out takes the default named here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +72,9 @@ pub struct CreateVolume {
     /// Default: write-through.
     #[serde(default)]
     pub cache: Cache,
+    /// Default: heartbeat. Majority needs a witness.
+    #[serde(default)]
+    pub strategy: Strategy,
     /// Where the images lie, for each node; default: `<store>/<name>.img` on both nodes.
     #[serde(default)]
     pub replicas: Vec<ReplicaPlace>,
@@ -100,6 +133,12 @@ pub struct Volume {
     pub block_size: u32,
     /// When writes are answered.
     pub cache: Cache,
+    /// Who decides when the nodes do not see each other, as it was asked for.
+    #[serde(default)]
+    pub strategy: Strategy,
+    /// The strategy that the configuration in force was decided with.
+    #[serde(default)]
+    pub strategy_in_force: Strategy,
     /// The target's iSCSI name.
     pub target: String,
     /// LUN in that target.

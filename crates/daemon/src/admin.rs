@@ -2,8 +2,8 @@
 //! The HTTP around it is in `http`; the answers are made where the state is, in `control`.
 
 use lockstep_api::ApiError;
-use lockstep_api::pool::{SetAccount, SetDiscovery};
-use lockstep_api::volume::{CreateVolume, SetAccess};
+use lockstep_api::pool::{SetAccount, SetDiscovery, SetWitness};
+use lockstep_api::volume::{CreateVolume, SetAccess, Strategy};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
@@ -35,6 +35,9 @@ pub(crate) enum Request {
     SetAccount(SetAccount),
     DeleteAccount(String),
     SetDiscovery(SetDiscovery),
+    SetWitness(SetWitness),
+    RemoveWitness,
+    SetStrategy(String, Strategy),
     Metrics,
 }
 

@@ -6,13 +6,14 @@ mod actions;
 mod answers;
 mod facts;
 mod lane;
-mod links;
+pub(crate) mod links;
 mod local;
 mod pool_in_force;
 mod start;
 mod verdict;
 mod view;
 mod watchdog;
+mod witness_link;
 
 pub use start::{RunError, run};
 
@@ -28,7 +29,7 @@ use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
 use crate::{durable, uuid};
 use lane::Lane;
-use links::{LinkInput, LinkSender};
+use links::{LinkInput, LinkNumbers, LinkSender};
 use local::{LocalError, LocalState, Ready};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
@@ -45,6 +46,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use watchdog::Watchdog;
+use witness_link::WitnessLink;
 
 /// `Node` is told at least so often when the shard last turned.
 const STAMP_EVERY: Duration = Duration::from_millis(100);
@@ -136,6 +138,8 @@ pub(crate) struct Control {
     numbers: TargetNumbers,
     locals: BTreeMap<VolumeId, Local>,
     links: BTreeMap<u32, Link>,
+    witness: WitnessLink,
+    link_numbers: LinkNumbers,
     /// Why each path did not work the last time; empty: it did.
     path_errors: Vec<String>,
     /// Data portals that should be open and sync addresses, with the reason where they are not.
@@ -253,6 +257,8 @@ impl Control {
             numbers: TargetNumbers::default(),
             locals: BTreeMap::new(),
             links: BTreeMap::new(),
+            witness: WitnessLink::default(),
+            link_numbers: LinkNumbers::default(),
             listening: BTreeMap::new(),
             sessions: Vec::new(),
             sessions_due: now,
@@ -323,6 +329,7 @@ impl Control {
         }
         if now >= self.entry_due {
             self.enter_myself(now);
+            self.admit_witness();
         }
         let lag = boot_time().saturating_sub(stamp);
         if self.watchdog.due(now) {
@@ -382,6 +389,11 @@ impl Control {
         match input {
             LinkInput::Up { path, sender } => {
                 let link = sender.link;
+                if path == witness_link::PATH {
+                    self.witness.up(sender);
+                    let link = LinkId(link.into());
+                    return self.tell(NodeEvent::WitnessUp { link });
+                }
                 self.links.insert(link, Link { path, sender });
                 let path = u16::try_from(path).expect("at most 16 paths");
                 self.tell(NodeEvent::LinkUp {
@@ -396,12 +408,16 @@ impl Control {
                 });
             }
             LinkInput::Down { link, why } => {
+                self.witness.down(link, &why);
                 if let Some(gone) = self.links.remove(&link) {
                     self.path_errors[gone.path] = why;
                 }
                 self.tell(NodeEvent::LinkDown {
                     link: LinkId(link.into()),
                 });
+            }
+            LinkInput::DialFailed { path, why } if path == witness_link::PATH => {
+                self.witness.failed(why)
             }
             LinkInput::DialFailed { path, why } => self.path_errors[path] = why,
         }

@@ -8,6 +8,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use lockstep_api::volume::SetStrategy;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io;
@@ -98,6 +99,8 @@ fn admin(asker: Asker) -> Router {
         .route("/v1/config/keep", post(|s| simple(s, Request::KeepConfig)))
         .route("/v1/accounts/{name}", delete(delete_account))
         .route("/v1/discovery", put(discovery))
+        .route("/v1/witness", put(witness).delete(remove_witness))
+        .route("/v1/volumes/{name}/strategy", put(strategy))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -201,6 +204,24 @@ async fn delete_account(State(asker): State<Asker>, Path(name): Path<String>) ->
 async fn discovery(State(asker): State<Asker>, body: Bytes) -> Response {
     match parse(&body) {
         Ok(discovery) => respond(ask(&asker, Request::SetDiscovery(discovery)).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn witness(State(asker): State<Asker>, body: Bytes) -> Response {
+    match parse(&body) {
+        Ok(witness) => respond(ask(&asker, Request::SetWitness(witness)).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn remove_witness(asker: State<Asker>) -> Response {
+    simple(asker, Request::RemoveWitness).await
+}
+
+async fn strategy(State(asker): State<Asker>, Path(name): Path<String>, body: Bytes) -> Response {
+    match parse::<SetStrategy>(&body) {
+        Ok(set) => respond(ask(&asker, Request::SetStrategy(name, set.strategy)).await),
         Err(refusal) => refused(&refusal),
     }
 }

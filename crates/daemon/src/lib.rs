@@ -19,6 +19,7 @@ pub mod secret;
 pub mod shard_thread;
 pub mod store;
 pub mod uuid;
+pub mod witness;
 
 pub use control::{RunError, run};
 pub use preflight::preflight;

@@ -10,6 +10,7 @@ pub mod settings;
 use crate::config::{Address, Uuid};
 use lockstep_api::quantity::Size;
 use lockstep_api::volume::Cache;
+pub use lockstep_api::volume::Strategy;
 use serde::{Deserialize, Serialize};
 
 /// The whole document.
@@ -24,6 +25,9 @@ pub struct Pool {
     /// The account whose secret the target proves in discovery.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery_mutual: Option<String>,
+    /// The third machine that votes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<PoolWitness>,
     /// What each node says about itself.
     #[serde(default, rename = "node")]
     pub nodes: Vec<PoolNode>,
@@ -33,6 +37,25 @@ pub struct Pool {
     /// Volumes.
     #[serde(default, rename = "volume")]
     pub volumes: Vec<PoolVolume>,
+}
+
+/// The witness.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolWitness {
+    /// Where it listens.
+    pub address: Address,
+    /// Never in a log, an answer or a message.
+    pub secret: String,
+    /// Which life of its votes was admitted; entered by a node. None yet: it has no vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<std::num::NonZeroU32>,
+}
+
+impl std::fmt::Debug for PoolWitness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PoolWitness({}, {:?})", self.address.0, self.life)
+    }
 }
 
 /// One data node, entered by itself.
@@ -115,15 +138,6 @@ pub struct PoolReplica {
     pub image: String,
 }
 
-/// Failover strategies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Strategy {
-    /// Two nodes; the partner is gone when every heartbeat is.
-    #[default]
-    Heartbeat,
-}
-
 /// How a new volume's images are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -184,6 +198,7 @@ impl Pool {
             cluster,
             discovery_accounts: Vec::new(),
             discovery_mutual: None,
+            witness: None,
             nodes: Vec::new(),
             accounts: Vec::new(),
             volumes: Vec::new(),

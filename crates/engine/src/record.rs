@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::fmt::Debug;
 use core::net::SocketAddr;
 use lockstep_iscsi::interface::ConnId;
-use lockstep_mirror::control::{Time, VolumeId};
+use lockstep_mirror::control::{Time, VolumeId, WitnessId};
 use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume_io::{IoError, Value};
 use serde::{Deserialize, Serialize};
@@ -152,18 +152,53 @@ impl ShardEvent {
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "see NodeEvent")]
 pub enum OwnedNodeEvent {
-    LinkUp { link: LinkId, path: u16 },
-    LinkDown { link: LinkId },
-    LinkBytes { link: LinkId, bytes: Vec<u8> },
+    LinkUp {
+        link: LinkId,
+        path: u16,
+    },
+    WitnessUp {
+        link: LinkId,
+    },
+    WitnessSecret(Option<Box<[u8]>>),
+    Witness {
+        volume: VolumeId,
+        witness: Option<WitnessId>,
+    },
+    LinkDown {
+        link: LinkId,
+    },
+    LinkBytes {
+        link: LinkId,
+        bytes: Vec<u8>,
+    },
     VolumeReady(Box<VolumeReady>),
-    VolumeUnavailable { volume: VolumeId, reason: String },
-    VolumeGone { volume: VolumeId },
-    SuperblockWritten { volume: VolumeId, ok: bool },
-    AcceptorWritten { ok: bool },
-    ConfigStored { ok: bool },
-    ProposeConfig { document: Vec<u8> },
-    Portals { own: u16, partner: u16 },
-    Stamp { oldest: Time },
+    VolumeUnavailable {
+        volume: VolumeId,
+        reason: String,
+    },
+    VolumeGone {
+        volume: VolumeId,
+    },
+    SuperblockWritten {
+        volume: VolumeId,
+        ok: bool,
+    },
+    AcceptorWritten {
+        ok: bool,
+    },
+    ConfigStored {
+        ok: bool,
+    },
+    ProposeConfig {
+        document: Vec<u8>,
+    },
+    Portals {
+        own: u16,
+        partner: u16,
+    },
+    Stamp {
+        oldest: Time,
+    },
     Shard(Box<crate::interface::FromShard>),
     Stop,
     Operator(Operator),
@@ -176,6 +211,12 @@ impl From<&NodeEvent<'_>> for OwnedNodeEvent {
             NodeEvent::LinkUp { link, path } => Self::LinkUp {
                 link: *link,
                 path: *path,
+            },
+            NodeEvent::WitnessUp { link } => Self::WitnessUp { link: *link },
+            NodeEvent::WitnessSecret(secret) => Self::WitnessSecret(secret.clone()),
+            NodeEvent::Witness { volume, witness } => Self::Witness {
+                volume: *volume,
+                witness: *witness,
             },
             NodeEvent::LinkDown { link } => Self::LinkDown { link: *link },
             NodeEvent::LinkBytes { link, bytes } => Self::LinkBytes {
@@ -216,6 +257,12 @@ impl OwnedNodeEvent {
             Self::LinkUp { link, path } => NodeEvent::LinkUp {
                 link: *link,
                 path: *path,
+            },
+            Self::WitnessUp { link } => NodeEvent::WitnessUp { link: *link },
+            Self::WitnessSecret(secret) => NodeEvent::WitnessSecret(secret.clone()),
+            Self::Witness { volume, witness } => NodeEvent::Witness {
+                volume: *volume,
+                witness: *witness,
             },
             Self::LinkDown { link } => NodeEvent::LinkDown { link: *link },
             Self::LinkBytes { link, bytes } => NodeEvent::LinkBytes { link: *link, bytes },

@@ -48,7 +48,7 @@ fn list(client: &Client, json: bool) -> anyhow::Result<()> {
     output::line(&output::table(&["ACCOUNT", "VOLUMES", "DISCOVERY"], rows))
 }
 
-fn secret(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn secret(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     if path == Path::new("-") {
         std::io::stdin()

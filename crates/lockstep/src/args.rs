@@ -4,7 +4,7 @@ use crate::demo::DemoArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lockstep_api::quantity::Size;
-use lockstep_api::volume::{Cache, ReplicaPlace};
+use lockstep_api::volume::{Cache, ReplicaPlace, Strategy};
 use std::path::PathBuf;
 
 /// A mirrored iSCSI disk on two machines.
@@ -44,6 +44,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run a node on this machine
     Daemon(Daemon),
+    /// Run a witness on this machine: it votes for pairs of nodes, and holds no data
+    Witness(WitnessArguments),
     /// Two nodes on this machine, a kill in mid-write, and proof that nothing is lost
     Demo(DemoArgs),
     /// Whether to worry, and why, on one screen
@@ -84,6 +86,17 @@ pub(crate) struct Daemon {
     pub(crate) record: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct WitnessArguments {
+    /// The witness's configuration
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/lockstep/witness.toml"
+    )]
+    pub(crate) config: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeVerb {
     /// Make a volume on both nodes and wait until it is served
@@ -97,6 +110,13 @@ pub(crate) enum VolumeVerb {
     },
     /// Change who may log in; what is not named is removed
     Access(AccessArguments),
+    /// Change who decides when the two nodes do not see each other, while it is served
+    Strategy {
+        /// Its name
+        name: String,
+        /// The new one
+        strategy: StrategyWord,
+    },
     /// After a split brain: this node's copy is the one; what the other wrote apart is lost
     Keep {
         /// Its name
@@ -128,6 +148,9 @@ pub(crate) struct CreateArguments {
     /// When a write is answered
     #[arg(long, value_enum, default_value_t = CacheWord::WriteThrough)]
     pub(crate) cache: CacheWord,
+    /// Who decides when the two nodes do not see each other; majority needs a witness
+    #[arg(long, value_enum, default_value_t = StrategyWord::Heartbeat)]
+    pub(crate) strategy: StrategyWord,
     /// Where a node keeps its copy (default: NAME.img in the first storage directory of each node)
     #[arg(long, value_name = "NODE:PATH", value_parser = replica)]
     pub(crate) replica: Vec<ReplicaPlace>,
@@ -179,6 +202,23 @@ impl From<CacheWord> for Cache {
             CacheWord::None => Self::None,
             CacheWord::WriteThrough => Self::WriteThrough,
             CacheWord::WriteBack => Self::WriteBack,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum StrategyWord {
+    /// The node that initiators use; both, if initiators reach both
+    Heartbeat,
+    /// The node with which the witness agrees, never both
+    Majority,
+}
+
+impl From<StrategyWord> for Strategy {
+    fn from(word: StrategyWord) -> Self {
+        match word {
+            StrategyWord::Heartbeat => Self::Heartbeat,
+            StrategyWord::Majority => Self::Majority,
         }
     }
 }
@@ -240,6 +280,19 @@ pub(crate) enum ConfigVerb {
     Apply,
     /// After two nodes changed the pool configuration apart: this node's is the one
     Keep,
+    /// Name the third machine that votes in strategy majority, or remove it
+    Witness {
+        /// Where it listens
+        #[arg(value_name = "IP:PORT", required_unless_present = "remove")]
+        address: Option<String>,
+        /// File with the secret that the pair shares with it, 16 to 255 bytes; - reads standard
+        /// input
+        #[arg(long, value_name = "FILE", required_unless_present = "remove")]
+        secret_file: Option<PathBuf>,
+        /// The pair has no witness any more
+        #[arg(long, conflicts_with_all = ["address", "secret_file"])]
+        remove: bool,
+    },
 }
 
 fn block_size(text: &str) -> Result<u32, String> {

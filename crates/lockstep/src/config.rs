@@ -4,7 +4,7 @@ use crate::args::ConfigVerb;
 use crate::output;
 use anyhow::{Context, bail};
 use lockstep_api::Client;
-use lockstep_api::pool::Changed;
+use lockstep_api::pool::{Changed, SetWitness};
 use lockstep_daemon::config::Config;
 use std::path::Path;
 
@@ -13,6 +13,15 @@ pub(crate) fn run(client: &Client, verb: ConfigVerb, json: bool) -> anyhow::Resu
         ConfigVerb::Check { file } => check(&file),
         ConfigVerb::Show => show(client, json),
         ConfigVerb::Apply => changed(&client.apply_config()?, json),
+        ConfigVerb::Witness {
+            address: Some(address),
+            secret_file: Some(file),
+            ..
+        } => {
+            let secret = crate::account::secret(&file)?;
+            changed(&client.set_witness(&SetWitness { address, secret })?, json)
+        }
+        ConfigVerb::Witness { .. } => changed(&client.remove_witness()?, json),
         ConfigVerb::Keep => changed(&client.keep_config()?, json),
     }
 }

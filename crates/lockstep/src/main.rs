@@ -52,6 +52,11 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let config = lockstep_daemon::config::Config::load(&daemon.config)?;
             lockstep_daemon::run(config, daemon.record.as_deref())?;
         }
+        Command::Witness(witness) => {
+            log_to_stderr(&arguments.log);
+            let config = lockstep_daemon::witness::WitnessConfig::load(&witness.config)?;
+            lockstep_daemon::witness::run(&config)?;
+        }
         Command::Demo(demo) => {
             log_to_stderr(&arguments.log);
             return demo::run(demo);

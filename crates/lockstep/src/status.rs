@@ -2,7 +2,7 @@
 
 use crate::{output, volume};
 use lockstep_api::Client;
-use lockstep_api::status::{Level, Partner, Status};
+use lockstep_api::status::{Level, Partner, Status, Witness};
 
 pub(crate) fn run(client: &Client, json: bool) -> anyhow::Result<()> {
     let status = client.status()?;
@@ -50,6 +50,9 @@ fn screen(status: &Status) -> String {
             path.kind, path.local, path.remote
         ));
     }
+    if let Some(it) = &status.witness {
+        lines.push(format!("witness   {}", witness(it)));
+    }
     lines.push(format!("sessions  {}", status.sessions));
     lines.push(format!("pool      generation {}", status.generation));
     let mut screen: String = lines
@@ -83,6 +86,16 @@ fn verdict(status: &Status) -> &'static str {
         (Level::Degraded, _) => "volumes are served, but less safely than they should be",
         (Level::Critical, _) => "something is not served or needs a person",
     }
+}
+
+fn witness(witness: &Witness) -> String {
+    let state = match (witness.up, witness.admitted) {
+        (true, true) => "up, votes".into(),
+        (true, false) => "up, not yet admitted".into(),
+        (false, _) if witness.error.is_empty() => "does not answer".into(),
+        (false, _) => format!("down: {}", witness.error),
+    };
+    format!("at {}, {state}", witness.address)
 }
 
 fn partner(partner: &Partner) -> String {

@@ -24,6 +24,9 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
             let access = set_access(arguments.access);
             config::changed(&client.set_access(&arguments.name, &access)?, json)
         }
+        VolumeVerb::Strategy { name, strategy } => {
+            config::changed(&client.set_strategy(&name, strategy.into())?, json)
+        }
         VolumeVerb::Keep { name, confirm } => {
             config::changed(&client.keep_volume(&name, &confirm)?, json)
         }
@@ -52,6 +55,7 @@ fn create(client: &Client, arguments: CreateArguments, json: bool) -> anyhow::Re
         accounts: access.accounts,
         mutual: access.mutual,
         allow: access.allow,
+        strategy: arguments.strategy.into(),
         prefill: arguments.prefill,
         adopt: arguments.adopt,
     })?;

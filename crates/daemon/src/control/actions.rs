@@ -14,6 +14,9 @@ impl Control {
         match action {
             NodeAction::LinkSend { link, bytes } => {
                 let number = number(link);
+                if self.witness.is(number) {
+                    return self.witness.send(number, bytes);
+                }
                 let gone = self
                     .links
                     .get(&number)
@@ -24,6 +27,7 @@ impl Control {
                 }
             }
             NodeAction::LinkClose { link } => {
+                self.witness.close(number(link));
                 self.close(number(link), "refused; lockstep events says why")
             }
             NodeAction::Order(order) => self.order(order),

@@ -169,6 +169,30 @@ impl Control {
                 let next = self.pool.with_discovery(discovery).map_err(refused)?;
                 Ok((next, "accounts for discovery changed".into()))
             }
+            Request::SetWitness(witness) => {
+                let address = witness.address.parse().map_err(|_| {
+                    Refusal::new(
+                        Class::Bad,
+                        change_name(change),
+                        format!("{:?} is no address with a port", witness.address),
+                        "write it like 192.0.2.9:7410",
+                    )
+                })?;
+                let next = self.pool.with_witness(Some((address, &witness.secret)));
+                Ok((
+                    next.map_err(refused)?,
+                    format!("the witness is at {address}"),
+                ))
+            }
+            Request::RemoveWitness => {
+                let next = self.pool.with_witness(None).map_err(refused)?;
+                Ok((next, "the witness was removed".into()))
+            }
+            Request::SetStrategy(name, strategy) => {
+                let next = self.pool.with_strategy(name, *strategy).map_err(refused)?;
+                let text = format!("strategy of volume {name}: {}", strategy.word());
+                Ok((next, text))
+            }
             Request::Apply => Ok((self.edited_pool()?, "the edited pool file applied".into())),
             _ => unreachable!("everything else is answered at once"),
         }
@@ -301,6 +325,7 @@ impl Control {
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             partner: facts::partner(&node, &self.config, &self.pool, &self.path_errors),
+            witness: facts::witness(&node, &self.pool, &self.witness.error),
             volumes: self.volumes(),
             sessions: snapshot.shard.sessions,
             generation: self.generation,
@@ -430,6 +455,8 @@ fn change_name(change: &Request) -> String {
         Request::SetAccount(account) => format!("account {}", account.name),
         Request::DeleteAccount(name) => format!("account {name}"),
         Request::SetDiscovery(_) => "discovery".into(),
+        Request::SetWitness(_) | Request::RemoveWitness => "witness".into(),
+        Request::SetStrategy(name, _) => format!("volume {name}"),
         _ => "the pool configuration".into(),
     }
 }

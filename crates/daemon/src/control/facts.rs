@@ -3,8 +3,8 @@
 use super::view::Decided;
 use crate::config::Config;
 use crate::pool::{Pool, PoolVolume};
-use lockstep_api::status::{Concern, Level, Partner, PathStatus};
-use lockstep_api::volume::Progress;
+use lockstep_api::status::{Concern, Level, Partner, PathStatus, Witness};
+use lockstep_api::volume::{Progress, Strategy};
 use lockstep_engine::node_interface::{NodeStatus, Standing, VolumeStatus};
 use lockstep_mirror::control::{NodeId, VolumeId};
 use std::collections::BTreeMap;
@@ -22,6 +22,10 @@ pub(super) fn decided(node: &NodeStatus, volume: &PoolVolume, me: u8) -> Option<
     Some(Decided {
         state: state(status, volume.replicas.len() == 1),
         reason: status.detail.clone(),
+        strategy: match configuration.witness {
+            Some(_) => Strategy::Majority,
+            None => Strategy::Heartbeat,
+        },
         epoch: configuration.epoch,
         members: members.collect(),
         owner: configuration.owner.0,
@@ -111,6 +115,25 @@ pub(super) fn partner(
             .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         paths: paths.collect(),
     }
+}
+
+/// The witness that the pool configuration names, and why it cannot be reached.
+pub(super) fn witness(node: &NodeStatus, pool: &Pool, error: &str) -> Option<Witness> {
+    let known = pool.witness.as_ref()?;
+    let up = node.witness.id.is_some();
+    let refused = node.witness.refused.clone();
+    let age = node.witness.heard.map(|age| age.as_millis());
+    Some(Witness {
+        address: known.address.0.to_string(),
+        up,
+        admitted: up && node.witness.id.map(|it| it.0) == known.life,
+        age_ms: age.map(|age| u64::try_from(age).unwrap_or(u64::MAX)),
+        error: if up {
+            String::new()
+        } else {
+            refused.unwrap_or_else(|| error.to_owned())
+        },
+    })
 }
 
 /// How `Node` begins a sentence about a path whose peer it does not believe.

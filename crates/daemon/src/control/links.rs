@@ -27,6 +27,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// the rest bounds what strangers can hold.
 const ACCEPTED_MAX: usize = 8;
 
+/// Connections to a witness at the same time: two nodes of more pairs than one machine witnesses
+/// for, and room for strangers, whom the witness closes.
+const WITNESS_ACCEPTED_MAX: usize = 512;
+
 /// Bytes that wait to be sent. A partner that leaves so much unread does not read at all.
 const UNSENT_MAX: usize = 8 << 20;
 
@@ -124,6 +128,59 @@ pub(crate) async fn dial(
     }
 }
 
+/// As [`dial`], to a witness, from whatever address leads there.
+pub(crate) async fn dial_witness(
+    path: usize,
+    address: SocketAddr,
+    numbers: LinkNumbers,
+    out: mpsc::Sender<LinkInput>,
+) {
+    loop {
+        let connected = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await;
+        match connected.unwrap_or_else(|_| Err(no_answer())) {
+            Ok(stream) => run(stream, path, &numbers, &out).await,
+            Err(error) => {
+                let why = error.to_string();
+                if out.send(LinkInput::DialFailed { path, why }).await.is_err() {
+                    return;
+                }
+            }
+        }
+        sleep(REDIAL).await;
+    }
+}
+
+/// Accepts links from anywhere until the runtime ends: what the nodes of many pairs dial.
+pub(crate) async fn accept_all(
+    listener: TcpListener,
+    numbers: LinkNumbers,
+    out: mpsc::Sender<LinkInput>,
+) {
+    let room = Arc::new(Semaphore::new(WITNESS_ACCEPTED_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (numbers, out) = (numbers.clone(), out.clone());
+                tokio::spawn(async move {
+                    run(stream, 0, &numbers, &out).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                sleep(REDIAL).await;
+            }
+        }
+    }
+}
+
+fn no_answer() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer within 2 s")
+}
+
 async fn connect(ends: &ControlPath) -> io::Result<TcpStream> {
     let socket = if ends.local.is_ipv4() {
         TcpSocket::new_v4()
@@ -134,12 +191,7 @@ async fn connect(ends: &ControlPath) -> io::Result<TcpStream> {
     socket.bind(SocketAddr::new(ends.local.ip(), 0))?;
     timeout(DIAL_TIMEOUT, socket.connect(ends.remote))
         .await
-        .unwrap_or_else(|_| {
-            Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "no answer within 2 s",
-            ))
-        })
+        .unwrap_or_else(|_| Err(no_answer()))
 }
 
 async fn run(stream: TcpStream, path: usize, numbers: &LinkNumbers, out: &mpsc::Sender<LinkInput>) {

@@ -78,6 +78,7 @@ impl Control {
         let partner = count(3 - me);
         self.tell(NodeEvent::Portals { own, partner });
         self.let_go();
+        self.follow_witness();
         let missing: Vec<PoolVolume> = self
             .pool
             .volumes
@@ -180,6 +181,7 @@ impl Control {
     fn open(&mut self, volume: &PoolVolume, ready: Ready) -> Result<(), String> {
         let id = VolumeId(volume.uuid.0);
         let me = self.config.node.number;
+        let witness = self.witness_of(volume);
         let lane = Lane::start("lockstep-super").map_err(|error| error.to_string())?;
         let settings = volume.settings(me, self.incarnation, &mut self.numbers);
         let local = self.locals.get_mut(&id).expect("looked at by the caller");
@@ -189,6 +191,7 @@ impl Control {
         let event = VolumeReady {
             settings,
             create: ready.new,
+            witness,
             superblocks: ready.superblocks,
         };
         // The shard must have the disk before `Node` attaches the volume.

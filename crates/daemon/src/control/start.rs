@@ -243,7 +243,7 @@ async fn start_tasks(
 ) -> Result<(), RunError> {
     let config = control.config();
     let (link_sender, link_inputs) = mpsc::channel(INPUTS);
-    let numbers = links::LinkNumbers::default();
+    let numbers = control.link_numbers.clone();
     for (index, path) in config.control_paths().into_iter().enumerate() {
         if config.node.number == 1 {
             tokio::spawn(links::dial(

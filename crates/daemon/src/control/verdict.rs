@@ -1,13 +1,14 @@
 //! Whether an operator should worry: every concern with its reason and what to do, from the facts
 //! that the status shows.
 
-use lockstep_api::status::{Concern, Level, Partner, Status};
+use lockstep_api::status::{Concern, Level, Partner, Status, Witness};
 use lockstep_api::volume::Volume;
 
 /// Fills in the concerns and the verdict. `edited`: the pool file has an edit that is not in
 /// force. `general`: what is wrong besides partner and volumes.
 pub(crate) fn judge(status: &mut Status, edited: bool, general: Vec<Concern>) {
     let mut concerns = partner(&status.partner, status.uptime_s);
+    concerns.extend(status.witness.as_ref().and_then(witness));
     concerns.extend(general);
     for volume in &status.volumes {
         concerns.extend(of_volume(volume, &status.partner));
@@ -85,6 +86,33 @@ fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
         )
     })
     .collect()
+}
+
+fn witness(witness: &Witness) -> Option<Concern> {
+    if !witness.up {
+        let why = match witness.error.as_str() {
+            "" => format!("nothing answers at {}", witness.address),
+            error => format!("nothing usable answers at {}: {error}", witness.address),
+        };
+        return Some(concern(
+            Level::Degraded,
+            "witness",
+            why,
+            "see whether it runs there and whether this node reaches it; as long as both nodes \
+            are well nothing is lost by its absence",
+        ));
+    }
+    (!witness.admitted).then(|| {
+        concern(
+            Level::Degraded,
+            "witness",
+            format!(
+                "the one at {} has no votes of this pair: it is new, or it lost them",
+                witness.address
+            ),
+            "nothing: it is admitted as soon as both nodes are up",
+        )
+    })
 }
 
 fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {

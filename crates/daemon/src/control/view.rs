@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::pool::{Pool, PoolVolume};
 use lockstep_api::pool::Account;
 use lockstep_api::status::Session;
-use lockstep_api::volume::{Progress, Replica, Volume};
+use lockstep_api::volume::{Progress, Replica, Strategy, Volume};
 use lockstep_engine::interface::SessionInfo;
 use lockstep_mirror::volume::VolumeStatus;
 
@@ -17,6 +17,8 @@ pub(crate) struct Decided {
     pub(crate) state: &'static str,
     /// Why, and what it waits for.
     pub(crate) reason: String,
+    /// The strategy that the configuration in force was decided with.
+    pub(crate) strategy: Strategy,
     pub(crate) epoch: u64,
     pub(crate) members: Vec<u8>,
     pub(crate) owner: u8,
@@ -78,6 +80,8 @@ pub(crate) fn volume(
         size: volume.size.0,
         block_size: volume.block_size,
         cache: volume.cache,
+        strategy: volume.strategy,
+        strategy_in_force: known.strategy,
         target: volume.target.clone(),
         lun: volume.lun,
         state: state.into(),

@@ -1,6 +1,6 @@
 //! The rules of a pool configuration, whether the API made it or a hand.
 
-use super::{Pool, PoolVolume};
+use super::{Pool, PoolVolume, Strategy};
 use std::collections::BTreeSet;
 
 /// Volumes in a pool: each has a data path, a metadata file and 64 KiB of state in memory.
@@ -14,6 +14,9 @@ pub const ALLOW_MAX: usize = 256;
 
 /// Least and greatest length of a CHAP secret; RFC 7143 §12.1.3 wants 96 bits.
 pub const SECRET_BYTES: std::ops::RangeInclusive<usize> = 12..=255;
+
+/// Least and greatest length of the secret shared with the witness.
+pub const WITNESS_SECRET_BYTES: std::ops::RangeInclusive<usize> = 16..=255;
 
 /// Smallest and largest volume.
 pub const VOLUME_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=256 << 40;
@@ -90,6 +93,14 @@ pub fn problems(pool: &Pool) -> Vec<String> {
             name.escape_debug()
         ));
     }
+    if let Some(witness) = &pool.witness {
+        let length = witness.secret.len();
+        if !WITNESS_SECRET_BYTES.contains(&length) {
+            out.push(format!(
+                "witness: its secret has {length} bytes; allowed: 16 to 255"
+            ));
+        }
+    }
     for node in &pool.nodes {
         if !(1..=2).contains(&node.number) {
             out.push(format!("node {}: allowed: 1 and 2", node.number));
@@ -99,6 +110,12 @@ pub fn problems(pool: &Pool) -> Vec<String> {
         let what = format!("volume \"{}\"", volume.name.escape_debug());
         known_accounts(pool, &what, &volume.accounts, &mut out);
         known_accounts(pool, &what, volume.mutual.as_slice(), &mut out);
+        if volume.strategy == Strategy::Majority && pool.witness.is_none() {
+            out.push(format!(
+                "{what}: strategy majority needs a witness; name one first: lockstep config \
+                witness IP:PORT --secret-file FILE"
+            ));
+        }
         one_volume(volume, &what, &mut out);
     }
     out

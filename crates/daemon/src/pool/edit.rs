@@ -1,10 +1,14 @@
 //! Changes to the pool configuration. Each takes the document in force and gives the next one,
 //! checked; nothing is in force before `Node` has committed it.
 
-use super::{Account, Init, Pool, PoolError, PoolNode, PoolReplica, PoolVolume, Strategy, check};
-use crate::config::Uuid;
+use super::{
+    Account, Init, Pool, PoolError, PoolNode, PoolReplica, PoolVolume, PoolWitness, Strategy, check,
+};
+use crate::config::{Address, Uuid};
 use lockstep_api::pool::{SetAccount, SetDiscovery};
 use lockstep_api::volume::{CreateVolume, SetAccess};
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 /// Year and month in the names of targets: a date at which the naming authority was theirs.
 const TARGET_PREFIX: &str = "iqn.2026-11";
@@ -56,7 +60,7 @@ impl Pool {
             target: format!("{TARGET_PREFIX}.{naming}:{}", request.name),
             lun: 0,
             unmap: true,
-            strategy: Strategy::Heartbeat,
+            strategy: request.strategy,
             init,
             accounts: request.accounts.clone(),
             mutual: request.mutual.clone(),
@@ -156,6 +160,42 @@ impl Pool {
         let mut next = self.clone();
         next.discovery_accounts.clone_from(&request.accounts);
         next.discovery_mutual.clone_from(&request.mutual);
+        next.checked()
+    }
+
+    /// With this witness, which has no vote before it was met; or with none.
+    pub fn with_witness(&self, witness: Option<(SocketAddr, &str)>) -> Result<Self, PoolError> {
+        let mut next = self.clone();
+        let before = next.witness.take();
+        next.witness = witness.map(|(address, secret)| PoolWitness {
+            address: Address(address),
+            secret: secret.into(),
+            // The same one, with another address or secret, keeps its vote.
+            life: before.and_then(|it| it.life),
+        });
+        next.checked()
+    }
+
+    /// With the witness admitted in this life of its votes.
+    #[must_use]
+    pub fn with_witness_life(&self, life: NonZeroU32) -> Self {
+        let mut next = self.clone();
+        if let Some(witness) = &mut next.witness {
+            witness.life = Some(life);
+        }
+        next
+    }
+
+    /// With another strategy for a volume.
+    pub fn with_strategy(&self, name: &str, strategy: Strategy) -> Result<Self, PoolError> {
+        let mut next = self.clone();
+        let volume = next.volumes.iter_mut().find(|volume| volume.name == name);
+        volume
+            .ok_or_else(|| PoolError::Unknown {
+                kind: "volume",
+                name: name.into(),
+            })?
+            .strategy = strategy;
         next.checked()
     }
 
