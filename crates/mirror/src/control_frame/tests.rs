@@ -28,6 +28,7 @@ fn report() -> Report {
         ballot: Ballot(0x301),
         value: Some(configuration(3)),
         serving: true,
+        settled: true,
         demands: false,
         yields: true,
         stopping: false,
