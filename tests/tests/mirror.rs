@@ -200,6 +200,37 @@ fn a_planned_stop_of_one_node_interrupts_nothing_for_long() {
     content::assert_both_hold(&pair, &mut report.ledger);
 }
 
+/// A stop of a node that only follows came to no end while the other one was written to: its ten
+/// seconds ran out, and the copy was left as after a crash.
+#[test]
+fn a_replica_under_load_is_stopped_in_order() {
+    let mut pair = Pair::with_volume("replica");
+    let load = Load::start(Options::default(), pair.paths(), content::load(SIZE), None);
+    std::thread::sleep(Duration::from_secs(1));
+    // Whoever comes back is the replica of the one that stayed.
+    for stops in 1..=2 {
+        assert!(pair.nodes[1].terminate().success());
+        let log = pair.nodes[1].log();
+        let ends: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("nothing is left to do"))
+            .collect();
+        assert_eq!(ends.len(), stops, "{ends:?}");
+        assert!(
+            ends.iter().all(|line| line.contains("clean=true")),
+            "{ends:?}"
+        );
+        pair.nodes[1].start();
+        pair.wait_mirrored();
+    }
+    for node in &pair.nodes {
+        assert!(!node.log().contains("everything is compared"));
+    }
+    let mut report = load.finish().unwrap();
+    content::assert_clean(&report);
+    content::assert_both_hold(&pair, &mut report.ledger);
+}
+
 #[test]
 fn after_an_orderly_stop_of_both_nothing_is_copied() {
     let mut pair = Pair::with_volume("orderly");

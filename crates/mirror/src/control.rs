@@ -173,13 +173,18 @@ pub enum ToVolume {
         source_incarnation: Incarnation,
     },
     /// Planned end of service here: admit nothing more, drain to commit (at most until `by`),
-    /// answer `Drained`. A volume that is told to `Serve` again goes on.
+    /// answer `Drained`. A replica drains what its own initiators sent; the owner's operations it
+    /// applies and acknowledges until `Close`. A volume that is told to `Serve` again goes on.
     Drain {
         /// Answered by then, whatever is left.
         by: Time,
     },
     /// Flush, and if nothing is uncommitted clear the intents. Answered by `Closed`.
-    Close,
+    Close {
+        /// The partner serves alone, and whatever may differ between the copies is durably marked
+        /// there: what this replica applied for it and knows nothing more of needs no intent here.
+        covered: bool,
+    },
 }
 
 /// A volume's data path to `Node`.
@@ -228,9 +233,9 @@ pub enum FromVolume {
     /// Acknowledgements are held, everything is drained and flushed on both, nothing is dirty:
     /// the partner may become a member now. Held until `Serve` or `Alone`.
     JoinReady,
-    /// Answer to `Drain`; `clean`: nothing is uncommitted.
+    /// Answer to `Drain`; `clean`: nothing that was admitted here is uncommitted.
     Drained {
-        /// Whether everything admitted was committed.
+        /// Whether everything admitted here was committed.
         clean: bool,
     },
     /// Answer to `Close`; `clean`: flushed, and no intent is set.

@@ -178,6 +178,7 @@ const DEMANDS: u32 = 1 << 9;
 const YIELDS: u32 = 1 << 10;
 const STOPPING: u32 = 1 << 11;
 const KEEP: u32 = 1 << 12;
+const SETTLED: u32 = 1 << 13;
 
 impl From<PoolVersion> for RawVersion {
     fn from(it: PoolVersion) -> Self {
@@ -400,6 +401,7 @@ fn encode_report(report: &Report) -> Vec<u8> {
         (record.keep, KEEP),
         (record.with.is_some(), HAS_WITH),
         (report.serving, SERVING),
+        (report.settled, SETTLED),
         (report.demands, DEMANDS),
         (report.yields, YIELDS),
         (report.stopping, STOPPING),
@@ -463,6 +465,7 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
         ballot: Ballot(raw.ballot.get()),
         value: raw.value.get(),
         serving: flag(SERVING),
+        settled: flag(SETTLED),
         demands: flag(DEMANDS),
         yields: flag(YIELDS),
         stopping: flag(STOPPING),

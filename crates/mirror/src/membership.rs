@@ -511,6 +511,7 @@ impl Membership {
             ballot: vote.ballot,
             value: vote.value,
             serving: matches!(self.role, Role::Member | Role::Alone(_)),
+            settled: self.is_alone() && self.in_force == self.durable.configuration.epoch,
             demands: self.eject.is_some(),
             yields: self.quiet() && self.would_yield(),
             stopping: self.stopping.is_some(),

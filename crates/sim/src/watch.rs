@@ -71,7 +71,7 @@ impl Watch {
             ToVolume::Open { .. }
             | ToVolume::Lease { .. }
             | ToVolume::Drain { .. }
-            | ToVolume::Close => {}
+            | ToVolume::Close { .. } => {}
         }
     }
 

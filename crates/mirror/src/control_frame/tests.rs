@@ -29,6 +29,7 @@ fn report() -> Report {
         ballot: Ballot(0x301),
         value: Some(configuration(3)),
         serving: true,
+        settled: true,
         demands: false,
         yields: true,
         stopping: false,

@@ -18,6 +18,8 @@ pub struct Report {
     pub value: Option<Configuration>,
     /// Initiators are served here, or may be at any moment.
     pub serving: bool,
+    /// As the only member, in force: whatever the other copy may lack is durably marked here.
+    pub settled: bool,
     /// The partner is asked to step down and vote.
     pub demands: bool,
     /// This node has stepped down, or cannot serve: the partner should go on alone.

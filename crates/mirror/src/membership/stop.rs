@@ -1,10 +1,11 @@
 //! An orderly stop: drain, leave the volume to the partner, flush, and write the clean flag.
 
 use super::{Membership, Output, Path, Role, Turn, Why};
-use crate::control::{Time, ToVolume};
+use crate::control::{Members, Time, ToVolume};
 use core::time::Duration;
 
-/// How long the partner may take to go on alone once everything is drained.
+/// How long the partner may take to go on alone, or to drain as well, once everything is drained
+/// here.
 const HANDOVER: Duration = Duration::from_secs(5);
 /// How much later than asked a data path may answer before it is no longer waited for.
 const GRACE: Duration = Duration::from_secs(2);
@@ -19,6 +20,17 @@ pub(super) struct Stop {
     clean: bool,
     /// Nothing is left to do.
     done: bool,
+}
+
+/// How far the partner is with a volume that this node leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handover {
+    /// There is nobody who could take it over.
+    None,
+    /// The partner may still need what this replica acknowledges, or is on its way to go alone.
+    UnderWay,
+    /// The partner serves alone, and whatever may differ is durably marked there.
+    Done,
 }
 
 impl Membership {
@@ -104,23 +116,45 @@ impl Membership {
             });
             return true;
         };
-        let view = self.current_view();
-        let heir = view.filter(|it| !it.stopping && !it.yields && !it.record.disk_failed);
-        let together = self.durable.configuration.members.count() == 2 && self.served.is_some();
-        let waiting = heir.is_some_and(|it| {
-            it.record.configuration.lineage() == self.durable.configuration.lineage()
-        });
-        if together && waiting && turn.now < since + HANDOVER && self.path != Path::Closed {
+        let handover = self.handover();
+        let waiting = handover == Handover::UnderWay && self.path != Path::Closed;
+        if waiting && turn.now < since + HANDOVER {
             return false;
         }
-        self.close(turn, stop)
+        self.close(turn, stop, handover == Handover::Done)
     }
 
-    fn close(&mut self, turn: &mut Turn<'_>, stop: Stop) -> bool {
+    /// How far the partner is with what this node leaves to it.
+    fn handover(&self) -> Handover {
+        let together = self.durable.configuration.members.count() == 2 && self.served.is_some();
+        let Some(view) = self.current_view().filter(|_| together) else {
+            return Handover::None;
+        };
+        let theirs = view.record.configuration;
+        let same = theirs.lineage() == self.durable.configuration.lineage();
+        if view.stopping {
+            // It drains as well, and needs this node's acknowledgements for that.
+            return if same && !view.yields && !view.record.disk_failed {
+                Handover::UnderWay
+            } else {
+                Handover::None
+            };
+        }
+        let alone = theirs.members == Members::only(view.record.node)
+            && theirs.epoch > self.durable.configuration.epoch;
+        match view.yields || view.record.disk_failed {
+            true => Handover::None,
+            false if alone && view.settled => Handover::Done,
+            false if alone || same => Handover::UnderWay,
+            false => Handover::None,
+        }
+    }
+
+    fn close(&mut self, turn: &mut Turn<'_>, stop: Stop, covered: bool) -> bool {
         match self.path {
             Path::Drained | Path::Suspended if self.served.is_some() => {
                 self.path = Path::Closing;
-                turn.out.push(Output::Order(ToVolume::Close));
+                turn.out.push(Output::Order(ToVolume::Close { covered }));
                 false
             }
             // A run that never served leaves the flag as it found it. One that still has to be

@@ -73,7 +73,7 @@ impl Volume {
                 self.stage = Stage::Target(Target::default());
             }
             ToVolume::Drain { by } => self.drain = Some(Drain::new(by)),
-            ToVolume::Close => self.close(turn),
+            ToVolume::Close { covered } => self.close(covered, turn),
         }
     }
 
@@ -82,7 +82,7 @@ impl Volume {
         match order {
             ToVolume::Suspend => turn.tell(FromVolume::Suspended),
             ToVolume::Drain { .. } => turn.tell(FromVolume::Drained { clean: false }),
-            ToVolume::Close => turn.tell(FromVolume::Closed { clean: false }),
+            ToVolume::Close { .. } => turn.tell(FromVolume::Closed { clean: false }),
             ToVolume::Lease { .. } | ToVolume::Alone => {}
             _ => turn.tell(FromVolume::DiskFailed),
         }

@@ -134,6 +134,8 @@ fn a_planned_stop_hands_over_without_a_wait() {
     );
     world.run_until(ms(3000), |it| it.machines[0].stopped == Some(true));
     assert!(world.machines[0].superblock().clean);
+    // Only then may it forget what it applied for the owner and knows nothing more of.
+    assert!(world.said("1 closes, covered: true, the other serves alone: true"));
     world.crash(0);
     world.run(ms(3000));
     world.boot(0);

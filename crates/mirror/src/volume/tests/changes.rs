@@ -123,6 +123,7 @@ fn an_orderly_stop_leaves_nothing_to_compare() {
     while manager.nodes[1].mode != Mode::Down {
         manager.world.run(Time::from_millis(20));
         manager.listen();
+        manager.adopt(0);
     }
     assert!(
         manager
@@ -141,6 +142,79 @@ fn an_orderly_stop_leaves_nothing_to_compare() {
             .iter()
             .any(|line| line.contains("told by 1: Opened { dirty: 0, intents: 0 }"))
     );
+}
+
+/// It took the ten seconds that a drain may take, and ended unclean: what the owner's initiators
+/// keep sending counted as if this node still owed it.
+#[test]
+fn a_replica_under_the_owners_load_stops_in_order() {
+    for cache in [CacheMode::WriteThrough, CacheMode::WriteBack] {
+        let mut manager = pair(cache);
+        let mut load = alloc::vec::Vec::new();
+        let mut own = alloc::vec::Vec::new();
+        for block in 0..8 {
+            own.push(manager.world.write(1, 4000 + block, 1));
+            load.push(manager.world.write(0, block, 1));
+        }
+        manager.stop(1);
+        for _ in 0..2000 {
+            if manager.nodes[1].mode == Mode::Down {
+                break;
+            }
+            // As soon as one is answered the next one comes: the replica is never without.
+            for (block, write) in (0..).zip(&mut load) {
+                if manager.world.result(*write).is_some() {
+                    *write = manager.world.write(0, block, 1);
+                }
+            }
+            manager.world.step();
+            manager.world.pass(Time::from_millis(1));
+            manager.listen();
+            manager.adopt(0);
+            manager.heartbeat();
+        }
+        let told = |what: &str| manager.world.log.iter().any(|line| line.contains(what));
+        assert!(told("told by 1: Drained { clean: true }"), "{cache:?}");
+        assert!(told("told by 1: Closed { clean: true }"), "{cache:?}");
+        for write in own {
+            assert_eq!(manager.world.result(write), Some(Ok(())), "{cache:?}");
+        }
+        manager.world.run(Time::from_secs(2));
+        for write in load {
+            assert_eq!(manager.world.result(write), Some(Ok(())), "{cache:?}");
+        }
+        let held: alloc::vec::Vec<u64> = (0..8)
+            .map(|block| manager.world.machines[0].durable_value(block))
+            .collect();
+        manager.start(1);
+        settle(&mut manager);
+        assert!(manager.is_whole(), "{cache:?}");
+        for (block, value) in (0..).zip(held) {
+            assert_eq!(manager.world.machines[1].value(block), value, "{cache:?}");
+        }
+    }
+}
+
+/// Whoever closes before the partner serves alone keeps its intents: the partner may never have
+/// begun what this node applied for it.
+#[test]
+fn a_replica_that_closes_before_it_is_covered_keeps_its_intents() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    manager.world.write(0, 7, 1);
+    while manager.world.machines[1].durable_value(7) == 0 {
+        manager.world.step();
+    }
+    manager.nodes[1].mode = Mode::Closing;
+    manager.order(1, ToVolume::Close { covered: false });
+    manager.world.run(Time::from_millis(20));
+    manager.listen();
+    let told = |what: &str| manager.world.log.iter().any(|line| line.contains(what));
+    assert!(told("told by 1: Closed { clean: false }"));
+    manager.start(1);
+    manager.world.run(Time::from_millis(20));
+    manager.listen();
+    let log = &manager.world.log;
+    assert!(log.iter().any(|line| line.contains("intents: 1 }")));
 }
 
 #[test]

@@ -25,6 +25,9 @@ pub(super) enum Mode {
     Draining,
     /// On its way down, orderly.
     Stopping,
+    /// Drained: the other is to go on alone, then this one closes.
+    Leaving,
+    Closing,
     Target,
 }
 
@@ -166,6 +169,13 @@ impl Manager {
             || self.register.members == Members::only(id(node))
     }
 
+    fn is_going(&self, node: usize) -> bool {
+        matches!(
+            self.nodes[node].mode,
+            Mode::Stopping | Mode::Leaving | Mode::Closing
+        )
+    }
+
     fn is_fresh(&self, node: usize) -> bool {
         matches!(self.nodes[node].mode, Mode::Opening | Mode::Open)
     }
@@ -181,6 +191,25 @@ impl Manager {
                 self.world.note(format!("told by {node}: {word:?}"));
                 self.hear(node, word);
             }
+        }
+        for node in 0..2 {
+            self.close_if_left(node);
+        }
+    }
+
+    /// A drained node closes once the other serves alone, or cannot.
+    fn close_if_left(&mut self, node: usize) {
+        let other = 1 - node;
+        if self.nodes[node].mode != Mode::Leaving {
+            return;
+        }
+        let alone = self.register.members == Members::only(id(other));
+        let covered = alone && self.current(other) && self.nodes[other].settled;
+        let coming = matches!(self.nodes[other].mode, Mode::Ejecting)
+            || alone && self.nodes[other].mode != Mode::Down;
+        if covered || !coming {
+            self.nodes[node].mode = Mode::Closing;
+            self.order(node, ToVolume::Close { covered });
         }
     }
 
@@ -218,10 +247,10 @@ impl Manager {
                 self.hand_over(node, clean)
             }
             FromVolume::Drained { .. } if self.nodes[node].mode == Mode::Stopping => {
+                self.nodes[node].mode = Mode::Leaving;
                 if self.register.members == both() {
                     self.eject(1 - node);
                 }
-                self.order(node, ToVolume::Close);
             }
             FromVolume::Closed { .. } => self.crash(node, false),
             FromVolume::DiskFailed => panic!("no disk fails here"),
@@ -251,11 +280,11 @@ impl Manager {
         let known = &self.nodes[node];
         let good = !known.inconsistent || known.joining == self.register.generation;
         let member = self.register.members.contains(id(node));
-        if self.current(node)
-            && matches!(known.mode, Mode::Serving | Mode::Ejecting | Mode::Stopping)
+        if self.current(node) && matches!(known.mode, Mode::Serving | Mode::Ejecting)
             || !member
             || !good
             || matches!(known.mode, Mode::Down | Mode::Opening)
+            || self.is_going(node)
         {
             return;
         }
@@ -314,7 +343,7 @@ impl Manager {
             let serving = |node: usize| {
                 matches!(
                     self.nodes[node].mode,
-                    Mode::Serving | Mode::Draining | Mode::Stopping
+                    Mode::Serving | Mode::Draining | Mode::Stopping | Mode::Leaving
                 )
             };
             let same = self.nodes[node].adopted == self.nodes[other].adopted
@@ -336,10 +365,8 @@ impl Manager {
 
     /// A member goes on without the other.
     pub(super) fn eject(&mut self, node: usize) {
-        let alive = !matches!(
-            self.nodes[node].mode,
-            Mode::Down | Mode::Opening | Mode::Stopping
-        );
+        let alive =
+            !matches!(self.nodes[node].mode, Mode::Down | Mode::Opening) && !self.is_going(node);
         let whole =
             !self.nodes[node].inconsistent || self.nodes[node].joining == self.register.generation;
         if !alive || !whole || self.register.members != both() {
@@ -382,6 +409,7 @@ impl Manager {
             && self.nodes[source].settled
             && self.nodes[source].mode == Mode::Serving)
             || matches!(self.nodes[target].mode, Mode::Down | Mode::Opening)
+            || self.is_going(target)
         {
             return;
         }

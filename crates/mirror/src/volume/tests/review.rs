@@ -37,7 +37,7 @@ fn a_drained_volume_answers_no_read_although_its_lease_holds() {
     let read = manager.world.read(0, 7, 1);
     manager.world.run(Time::from_millis(50));
     assert_eq!(manager.world.result(read), None);
-    manager.order(0, ToVolume::Close);
+    manager.order(0, ToVolume::Close { covered: false });
     manager.world.run(Time::from_millis(50));
     assert_eq!(manager.world.result(read), Some(Err(Refusal::NotServed)));
 }

@@ -173,7 +173,14 @@ impl World {
                 path.attempt += 1;
                 self.word(who, ms(30), FromVolume::Drained { clean: true });
             }
-            ToVolume::Close => {
+            ToVolume::Close { covered } => {
+                let heir = &self.machines[1 - who];
+                let serves = matches!(heir.path.mode, Mode::Serving { configuration, .. }
+                    if configuration.members.count() == 1);
+                self.say(alloc::format!(
+                    "{} closes, covered: {covered}, the other serves alone: {serves}",
+                    who + 1
+                ));
                 // Nothing of the fake is ever in flight once it stands still for so long.
                 let disk = &mut self.machines[who].disk;
                 disk.dirty |= disk.intents;
