@@ -7,6 +7,7 @@ pub mod pair;
 pub mod program;
 pub mod suite;
 pub mod temporary;
+pub mod witness;
 
 use std::time::{Duration, Instant};
 

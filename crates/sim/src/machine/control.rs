@@ -444,6 +444,7 @@ impl Machine {
         };
         let ready = VolumeReady {
             settings,
+            witness: None,
             create: !self.stores.used,
             superblocks,
         };
