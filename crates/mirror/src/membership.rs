@@ -127,6 +127,8 @@ pub struct Membership {
     view: Option<Report>,
     /// The view is of this contact: what the partner said before a silence is not acted on.
     fresh: bool,
+    /// Since when the partner is heard and says nothing about this volume.
+    mute: Option<Time>,
     /// The run of the partner with which this run has adopted the present configuration.
     with: Option<Incarnation>,
     /// The configuration that the data path was last told to serve.
@@ -223,6 +225,7 @@ impl Membership {
             contact: Contact::Silent { since: now },
             view: None,
             fresh: false,
+            mute: None,
             with: None,
             served: None,
             in_force: 0,

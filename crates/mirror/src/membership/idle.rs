@@ -17,6 +17,7 @@ impl Membership {
         };
         self.expire_demand(turn);
         if let Some(view) = self.current_view() {
+            self.mute = None;
             let joined = view.record.configuration;
             let mine = self
                 .durable
@@ -31,15 +32,23 @@ impl Membership {
             }
             return self.pair(turn, &view);
         }
-        match self.contact {
-            Contact::Silent { since } => match self.durable.configuration.witness {
-                None => self.without_partner(turn, since),
-                Some(_) => self.by_majority(turn, since),
-            },
-            Contact::Heard { .. } => {
-                self.why = Why::Meeting;
-                false
+        let since = match self.contact {
+            Contact::Silent { since } => {
+                self.mute = None;
+                since
             }
+            // Its run is heard, but not a word about this volume: it cannot open its copy, or not
+            // yet. That must not keep this node from serving any more than its silence would.
+            Contact::Heard { .. } => *self.mute.get_or_insert(turn.now),
+        };
+        let meeting = self.mute.is_some() && turn.now < since + self.settings.timing.silence;
+        if meeting {
+            self.why = Why::Meeting;
+            return false;
+        }
+        match self.durable.configuration.witness {
+            None => self.without_partner(turn, since),
+            Some(_) => self.by_majority(turn, since),
         }
     }
 

@@ -25,3 +25,22 @@ fn a_target_that_is_too_slow_is_left_behind_for_a_while() {
     assert_eq!(world.standing(0), Some(Standing::Alone));
     world.run_until(ms(20_000), World::is_mirrored);
 }
+
+#[test]
+fn a_partner_that_cannot_open_its_copy_does_not_keep_the_other_from_serving() {
+    for witness in [false, true] {
+        let mut world = if witness {
+            World::refereed(21)
+        } else {
+            World::mirrored(21)
+        };
+        world.machines[0].io = true;
+        world.run(ms(1000));
+        world.crash(1);
+        for slot in &mut world.machines[1].slots {
+            slot[100] ^= 0xff;
+        }
+        world.boot(1);
+        world.run_until(ms(15_000), |it| it.standing(0) == Some(Standing::Alone));
+    }
+}
