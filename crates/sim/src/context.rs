@@ -22,6 +22,13 @@ pub enum What {
         /// What.
         event: crate::machine::ProcessEvent,
     },
+    /// In the witness's process, if that run of it still lives.
+    Witness {
+        /// Which run.
+        run: u64,
+        /// What.
+        event: crate::witness::WitnessEvent,
+    },
     /// An initiator looks at its clock.
     Initiator {
         /// Its host.

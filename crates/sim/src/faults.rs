@@ -1,6 +1,8 @@
 //! What goes wrong, and when. Each run allows a random subset of faults and throws them at random
 //! times; what would make a split brain inevitable in heartbeat mode (no channel between the nodes
-//! is left while initiators reach both) is not thrown.
+//! is left while initiators reach both) is thrown only while a witness excludes it.
+
+mod majority;
 
 use crate::prng::Prng;
 use core::time::Duration;
@@ -38,6 +40,32 @@ pub enum Fault {
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// The nodes are cut off from each other, in both directions (0) or in one (1, 2), and back.
+    /// If the second number is not 0, nothing else is begun for so many milliseconds: one node
+    /// then has to serve.
+    Part(usize, u64),
+    /// See above.
+    Reunite,
+    /// One direction of the link between a node and the witness goes, and comes back.
+    CutWitness(usize, usize),
+    /// See above.
+    MendWitness(usize, usize),
+    /// The witness is killed.
+    KillWitness,
+    /// The witness loses its power.
+    PowerCutWitness,
+    /// The witness starts again, with its machine if need be.
+    StartWitness,
+    /// The witness stands still for some milliseconds.
+    PauseWitness(u64),
+    /// The witness, which does not run, loses its disk and gets an empty one.
+    WipeWitness,
+    /// The witness cannot write its file, and can again.
+    FillWitness,
+    /// See above.
+    EmptyWitness,
+    /// An operator changes the strategy of the volume; `true`: to majority.
+    Strategy(usize, bool),
     /// The initiators do nothing for some milliseconds: what is done only in quiet times is done.
     Nap(u64),
     /// All links lose pieces for a while.
@@ -76,6 +104,7 @@ enum Kind {
     SlowDisks,
     Losses,
     Nap,
+    Majority(majority::Kind),
 }
 
 const KINDS: [Kind; 16] = [
@@ -114,17 +143,29 @@ pub struct Situation {
     pub rested: bool,
     /// A power cut now may not take acknowledged writes along (cache mode).
     pub power_cut_allowed: bool,
+    /// Two of three decide: the nodes may be cut off from each other.
+    pub majority: bool,
+    /// The witness runs.
+    pub witness: bool,
+    /// The nodes are cut off from each other.
+    pub parted: bool,
+    /// They were for long; that takes long.
+    pub parted_long: bool,
 }
 
 impl Plan {
-    /// A random plan.
+    /// A random plan; `witness`: there is one, which may fail as well.
     #[must_use]
-    pub fn new(prng: &mut Prng) -> Self {
+    pub fn new(prng: &mut Prng, witness: bool) -> Self {
         let share = *prng.pick(&[150, 300, 600]);
         let mut kinds: Vec<Kind> = KINDS.into_iter().filter(|_| prng.chance(share)).collect();
         // Kills are what this program is for: nearly every run has them.
         if prng.chance(800) {
             kinds.push(Kind::Kill);
+        }
+        if witness {
+            let more = majority::KINDS.into_iter().filter(|_| prng.chance(share));
+            kinds.extend(more.map(Kind::Majority));
         }
         let low = prng.between(200, 3000);
         let pause = (low, low + prng.between(1000, 8000));
@@ -170,8 +211,9 @@ impl Plan {
             Fault::Kill
         };
         // Cutting the last whole link would leave both nodes alone with initiators on both.
-        let may_cut = now.whole > 1 && now.isolated.is_none();
+        let may_cut = (now.majority || now.whole > 1) && now.isolated.is_none();
         match kind {
+            Kind::Majority(kind) => kind.faults(prng, now, node, long),
             Kind::Kill if now.running[node] => {
                 vec![(soon, Fault::Kill(node)), (long, Fault::Start(node))]
             }
@@ -293,10 +335,24 @@ impl Fault {
             Self::SlowDisks(_) => "disks slow",
             Self::Losses => "links lossy",
             Self::Nap(_) => "initiators at rest",
+            Self::Part(0, _) => "nodes parted",
+            Self::Part(..) => "nodes parted one way",
+            Self::CutWitness(..) => "witness: links cut (one way each)",
+            Self::KillWitness => "witness: kills",
+            Self::PowerCutWitness => "witness: power cuts",
+            Self::StartWitness => "witness: starts",
+            Self::PauseWitness(_) => "witness: pauses",
+            Self::WipeWitness => "witness: disks lost",
+            Self::FillWitness => "witness: disks full",
+            Self::Strategy(_, true) => "strategy: to majority",
+            Self::Strategy(_, false) => "strategy: to heartbeat",
             Self::Next
             | Self::Mend(..)
             | Self::MendPath(..)
             | Self::Rejoin(_)
+            | Self::Reunite
+            | Self::MendWitness(..)
+            | Self::EmptyWitness
             | Self::NormalDisks(_)
             | Self::NoLosses
             | Self::Calm => "mended",
@@ -316,6 +372,10 @@ mod tests {
         isolated: None,
         rested: false,
         power_cut_allowed: true,
+        majority: false,
+        witness: true,
+        parted: false,
+        parted_long: false,
     };
 
     #[test]
@@ -339,17 +399,20 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        let mut seen = std::collections::BTreeSet::new();
-        for _ in 0..200 {
-            let plan = Plan::new(&mut prng);
-            for _ in 0..20 {
-                seen.extend(
-                    plan.choose(&mut prng, &QUIET)
-                        .iter()
-                        .map(|(_, fault)| fault.name()),
-                );
+        for (witness, kinds) in [(false, 13), (true, 24)] {
+            let mut seen = std::collections::BTreeSet::new();
+            let now = Situation {
+                majority: witness,
+                ..QUIET
+            };
+            for _ in 0..200 {
+                let plan = Plan::new(&mut prng, witness);
+                for _ in 0..20 {
+                    let faults = plan.choose(&mut prng, &now);
+                    seen.extend(faults.iter().map(|(_, fault)| fault.name()));
+                }
             }
+            assert_eq!(seen.len(), kinds, "{seen:?}");
         }
-        assert_eq!(seen.len(), 13, "{seen:?}");
     }
 }

@@ -1,6 +1,6 @@
-//! Two nodes, their disks, the network between them and the initiators on both paths, all in
-//! pretend time: the daemon's own engine runs here under crashes, cuts and torn writes, and what it
-//! promises is checked. A run is a function of its seed alone.
+//! Two nodes, their disks, in half of the runs a witness, the network between them and the
+//! initiators on both paths, all in pretend time: the daemon's own engine runs here under crashes,
+//! cuts and torn writes, and what it promises is checked. A run is a function of its seed alone.
 
 pub mod client;
 pub mod clock;
@@ -15,4 +15,5 @@ pub mod prng;
 pub mod replay;
 pub mod watch;
 pub mod wheel;
+pub mod witness;
 pub mod world;

@@ -11,7 +11,7 @@ mod storage;
 use crate::clock::Clock;
 use crate::context::{Context, What};
 use crate::disk::Disk;
-use crate::memory::{Memory, size};
+use crate::memory::Memory;
 use crate::network::{EndId, LinkId, Note};
 use crate::prng::Prng;
 use connection::Connection;
@@ -114,6 +114,8 @@ pub struct Machine {
     pub sync_links: Vec<LinkId>,
     /// The links over which control channels go.
     pub control_links: Vec<LinkId>,
+    /// The link to the witness, if there is one.
+    pub witness_link: Option<LinkId>,
     /// How fast its disks are now.
     pub speed: DiskSpeed,
     /// The daemon, if it runs.

@@ -1,7 +1,8 @@
-//! The world of one run: two nodes, one or two initiators, the links between them, the plan of
+//! The world of one run: two nodes, perhaps a witness, one or two initiators, the links between them, the plan of
 //! faults, and the checks. Everything happens here, one event after the other.
 
 mod checks;
+mod majority;
 mod throw;
 
 use crate::client::{Client, Load};
@@ -14,12 +15,15 @@ use crate::machine::{DiskSpeed, Machine, NodeStores};
 use crate::network::{LinkId, Network};
 use crate::prng::Prng;
 use crate::watch::Watch;
+use crate::witness::WitnessMachine;
 use core::time::Duration;
 use lockstep_mirror::control::{CacheMode, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Host number of the first initiator; the nodes are 0 and 1.
-const FIRST_CLIENT: usize = 2;
+/// Host number of the witness; the nodes are 0 and 1.
+const WITNESS_HOST: usize = 2;
+/// Host number of the first initiator.
+const FIRST_CLIENT: usize = 3;
 /// The volume's UUID in every run.
 pub const VOLUME: VolumeId = VolumeId(0x5d1c_6d0e_8f3a_4c7b_9a51_0f2e_3d4c_5b6a);
 /// The target's name in every run.
@@ -48,6 +52,12 @@ pub struct Shape {
     pub clients: usize,
     /// Clock speeds of the nodes, in millionths.
     pub speeds: [u64; 2],
+    /// Strategy: majority, with a witness; otherwise heartbeat.
+    pub majority: bool,
+    /// The witness is admitted before the volume is made; otherwise the volume begins without.
+    pub admitted_first: bool,
+    /// Clock speed of the witness.
+    pub witness_speed: u64,
 }
 
 /// What came of a run.
@@ -73,12 +83,19 @@ pub struct Report {
 pub struct World {
     ctx: Context,
     machines: [Machine; 2],
+    witness: Option<WitnessMachine>,
     clients: Vec<Client>,
     ledger: Ledger,
     shape: Shape,
     plan: Plan,
     phase: Phase,
     isolated: Option<usize>,
+    /// The nodes are cut off from each other, and initiators from neither.
+    parted: Option<majority::Parted>,
+    /// They were for long.
+    parted_long: bool,
+    /// The strategy is or may become heartbeat for a while, in a run with a witness.
+    changing: bool,
     /// When the cables of a node that was cut off were last plugged in again.
     rejoined: Option<Duration>,
     /// Pages of the images that differed when they were last compared.
@@ -116,7 +133,7 @@ impl World {
     pub fn new(seed: u64, tracing: bool) -> Self {
         let mut chance = Prng::new(seed);
         let shape = Shape::new(&mut chance);
-        let plan = Plan::new(&mut chance);
+        let plan = Plan::new(&mut chance, shape.majority);
         Self::with(chance, shape, plan, tracing)
     }
 
@@ -132,6 +149,10 @@ impl World {
         let control: Vec<LinkId> = (0..shape.control_links)
             .map(|_| network.add_link([0, 1], (100, 3000)))
             .collect();
+        let witness = shape.majority.then(|| {
+            let links = [0, 1].map(|node| network.add_link([node, WITNESS_HOST], (200, 4000)));
+            WitnessMachine::new(WITNESS_HOST, links, shape.witness_speed, chance.fork())
+        });
         let load = shape.load(&mut chance);
         let clients = (0..shape.clients).map(|number| {
             let host = FIRST_CLIENT + number;
@@ -152,6 +173,7 @@ impl World {
             stores: NodeStores::new(&shape),
             sync_links: sync.clone(),
             control_links: sync.iter().chain(&control).copied().collect(),
+            witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
             process: None,
             runs: 0,
@@ -161,12 +183,16 @@ impl World {
         Self {
             ctx,
             machines,
+            witness,
             clients,
             ledger: Ledger::new(),
             shape,
             plan,
             phase: Phase::Making,
             isolated: None,
+            parted: None,
+            parted_long: false,
+            changing: false,
             rejoined: None,
             differing: BTreeSet::new(),
             cut_off: None,
@@ -186,6 +212,11 @@ impl World {
         for host in 0..2 {
             let delay = self.chance.millis(0, 500);
             self.ctx.after(delay, What::Fault(Fault::Start(host)));
+        }
+        if self.shape.majority {
+            self.ctx.count("runs with a witness");
+            let delay = self.chance.millis(0, 500);
+            self.ctx.after(delay, What::Fault(Fault::StartWitness));
         }
         self.ctx.after(INSPECTION, What::Inspect);
         while self.phase != Phase::Over && self.ctx.violations.is_empty() {
@@ -207,6 +238,11 @@ impl World {
             What::Process { host, run, event } => {
                 self.machines[host].process_event(ctx, run, event)
             }
+            What::Witness { run, event } => {
+                if let Some(witness) = &mut self.witness {
+                    witness.event(ctx, run, event);
+                }
+            }
             What::Initiator { host, event } => {
                 self.clients[host - FIRST_CLIENT].event(ctx, &mut self.ledger, event)
             }
@@ -222,9 +258,10 @@ impl World {
     fn settle(&mut self) {
         let ctx = &mut self.ctx;
         while let Some((host, note)) = ctx.network.next_note() {
-            match host.checked_sub(FIRST_CLIENT) {
-                Some(client) => self.clients[client].note(ctx, &mut self.ledger, note),
-                None => self.machines[host].note(ctx, note),
+            match (host.checked_sub(FIRST_CLIENT), &mut self.witness) {
+                (Some(client), _) => self.clients[client].note(ctx, &mut self.ledger, note),
+                (None, Some(witness)) if host == WITNESS_HOST => witness.note(ctx, note),
+                (None, _) => self.machines[host].note(ctx, note),
             }
         }
         for (at, event) in ctx.network.take_timers() {
@@ -274,6 +311,9 @@ impl Shape {
             control_links: prng.index(2) + 1,
             clients: prng.index(2) + 1,
             speeds: [speed(prng), speed(prng)],
+            majority: prng.chance(500),
+            admitted_first: prng.chance(500),
+            witness_speed: speed(prng),
         }
     }
 

@@ -1,27 +1,31 @@
 //! The driver of `Node`: control links, durable files, the volume's place, and what is said
 //! between it and the shard. The counterpart in the daemon is its control thread.
 
+mod in_force;
+
 use super::{Machine, PORT_CONTROL, ProcessEvent};
 use crate::context::{Context, What};
 use crate::network::{EndId, LinkId as WireId};
+use crate::witness::PORT_WITNESS;
 use crate::world::{Shape, TARGET, VOLUME};
 use core::time::Duration;
+pub use in_force::Document;
+use in_force::WITNESS_PATH;
 use lockstep_engine::interface::iscsi::{Portal, Settings, TargetId, TargetSettings};
-use lockstep_engine::interface::scsi::Identity;
-use lockstep_engine::interface::{FromShard, ToShard, VolumeSettings};
+use lockstep_engine::interface::{FromShard, ToShard};
 use lockstep_engine::node::Node;
-use lockstep_engine::node_interface::{
-    ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings, Severity, VolumeReady,
-};
-use lockstep_mirror::control::{Incarnation, NodeId, VolumeSpec};
+use lockstep_engine::node_interface::{LinkId, NodeAction, NodeEvent, NodeSettings, Severity};
+use lockstep_mirror::control::{Incarnation, NodeId};
 use lockstep_mirror::lease::Timing;
-use lockstep_mirror::metadata_layout::{SUPERBLOCK_LEN, SUPERBLOCK_OFFSETS};
+use lockstep_mirror::metadata_layout::SUPERBLOCK_OFFSETS;
 use std::collections::BTreeMap;
 
 /// The pair's secret in every run.
 const SECRET: &[u8] = b"the secret of two pretend nodes";
+/// What the pair shares with the witness.
+pub const WITNESS_SECRET: &[u8] = b"the secret of a pretend witness";
 /// The cluster's id in every run.
-const CLUSTER: u128 = 0x5150;
+pub const CLUSTER: u128 = 0x5150;
 /// Pause before a lost or refused control link is dialled again.
 const REDIAL: Duration = Duration::from_millis(500);
 /// A control link that brings nothing for so long is closed.
@@ -38,6 +42,10 @@ pub enum ControlEvent {
     Opened,
     /// Look for links that have gone silent.
     Listen,
+    /// Make real what the pool configuration says of the witness.
+    FollowWitness,
+    /// Look whether the witness is one that has yet to be admitted.
+    Admit,
 }
 
 /// What the control plane keeps on its disk, durable and replaced as a whole.
@@ -69,8 +77,6 @@ impl NodeStores {
 pub struct Control {
     /// The daemon's own state machine.
     pub node: Node,
-    /// The end of the last change of the pool configuration that was proposed here.
-    pub outcome: Option<Result<u64, ConfigRefusal>>,
     /// Whether initiators may connect.
     pub portals_open: bool,
     incarnation: u64,
@@ -83,6 +89,13 @@ pub struct Control {
     wake: Option<Duration>,
     opening: bool,
     stopped: bool,
+    /// The pool configuration in force.
+    document: Document,
+    /// A change of it was proposed here, and its end is not known.
+    proposing: bool,
+    /// What is in force and not made real yet.
+    following: u32,
+    dials_witness: bool,
 }
 
 struct Wire {
@@ -115,7 +128,6 @@ impl Control {
         };
         Self {
             node: Node::new(settings, machine.prng.seed(), now),
-            outcome: None,
             portals_open: false,
             incarnation,
             links: BTreeMap::new(),
@@ -126,6 +138,10 @@ impl Control {
             wake: None,
             opening: false,
             stopped: false,
+            document: Document::default(),
+            proposing: false,
+            following: 0,
+            dials_witness: false,
         }
     }
 
@@ -274,14 +290,6 @@ impl Machine {
         self.tell(ctx, NodeEvent::Shard(report));
     }
 
-    /// An operator proposes a change of the pool configuration.
-    pub fn propose(&mut self, ctx: &mut Context, document: Vec<u8>) {
-        if self.is_running() {
-            self.control().outcome = None;
-            self.tell(ctx, NodeEvent::ProposeConfig { document });
-        }
-    }
-
     /// The daemon is asked to stop in order.
     pub fn stop(&mut self, ctx: &mut Context) {
         if self.is_running() {
@@ -315,7 +323,7 @@ impl Machine {
             } => self.committed(ctx, generation, &document),
             NodeAction::ConfigOutcome(outcome) => {
                 ctx.trace(self.host, || format!("proposal: {outcome:?}"));
-                self.control().outcome = Some(outcome);
+                self.control().proposing = false;
             }
             NodeAction::Portals { open } => {
                 ctx.trace(self.host, || {
@@ -375,80 +383,20 @@ impl Machine {
     pub(super) fn control_event(&mut self, ctx: &mut Context, event: ControlEvent) {
         match event {
             ControlEvent::Dial(path) => {
-                let link = self.control_links[path];
-                let end = ctx.network.dial(ctx.now, link, self.host, PORT_CONTROL);
+                let (link, port) = match path {
+                    WITNESS_PATH => (self.witness_link, PORT_WITNESS),
+                    path => (Some(self.control_links[path]), PORT_CONTROL),
+                };
+                let Some(link) = link else { return };
+                let end = ctx.network.dial(ctx.now, link, self.host, port);
                 self.control().dials.insert(end, path);
             }
             ControlEvent::Written(number) => self.written(ctx, number),
             ControlEvent::Opened => self.opened(ctx),
             ControlEvent::Listen => self.listen(ctx),
+            ControlEvent::FollowWitness => self.follow_witness(ctx),
+            ControlEvent::Admit => self.admit_witness(ctx),
         }
-    }
-
-    /// A pool configuration is in force: the volume is in it or not.
-    fn committed(&mut self, ctx: &mut Context, generation: u64, document: &[u8]) {
-        ctx.trace(self.host, || {
-            format!(
-                "generation {generation} is in force: {}",
-                String::from_utf8_lossy(document)
-            )
-        });
-        let volume = !document.is_empty();
-        let settings = self.iscsi_settings(volume);
-        self.order(ctx, ToShard::Settings(Box::new(settings)));
-        let now = self.clock.read(ctx.now);
-        let mut actions = Vec::new();
-        let portals = NodeEvent::Portals {
-            own: 1,
-            partner: u16::from(volume),
-        };
-        self.control().node.handle(now, portals, &mut actions);
-        for action in actions {
-            self.carry_out(ctx, action);
-        }
-        if volume && !core::mem::replace(&mut self.control().opening, true) {
-            // The predecessor's last writes may still hold the lock.
-            let delay = self.prng.millis(1, 200);
-            self.control_soon(ctx, delay, ControlEvent::Opened);
-        }
-    }
-
-    fn opened(&mut self, ctx: &mut Context) {
-        let me = self.node_id();
-        let (size, block_size, cache) = (self.stores.size, self.stores.block, self.stores.cache);
-        let files = self.volumes.entry(VOLUME.0).or_default();
-        let superblocks = SUPERBLOCK_OFFSETS.map(|offset| {
-            let mut bytes = vec![0; super::size(SUPERBLOCK_LEN)];
-            files.meta.read(offset, &mut bytes);
-            bytes
-        });
-        let spec = VolumeSpec {
-            id: VOLUME,
-            size,
-            block_size,
-            cache,
-            me,
-            partner: Some(NodeId(3 - me.0)),
-            incarnation: Incarnation(self.control().incarnation),
-        };
-        let settings = VolumeSettings {
-            spec,
-            identity: Identity {
-                uuid: VOLUME.0,
-                target_name: TARGET.to_owned(),
-            },
-            target: 0,
-            lun: 0,
-            unmap: false,
-            physical_exponent: if block_size == 512 { 3 } else { 0 },
-        };
-        let ready = VolumeReady {
-            settings,
-            witness: None,
-            create: !self.stores.used,
-            superblocks,
-        };
-        self.tell(ctx, NodeEvent::VolumeReady(Box::new(ready)));
     }
 
     fn write(&mut self, ctx: &mut Context, write: Write) {
@@ -534,14 +482,15 @@ impl Machine {
         let link = control.next_link;
         control.next_link += 1;
         control.links.insert(link, Wire { end, path, heard });
-        let path = u16::try_from(path).expect("few links");
-        self.tell(
-            ctx,
-            NodeEvent::LinkUp {
-                link: LinkId(link),
-                path,
+        let link = LinkId(link);
+        let event = match path {
+            WITNESS_PATH => NodeEvent::WitnessUp { link },
+            path => NodeEvent::LinkUp {
+                link,
+                path: u16::try_from(path).expect("few links"),
             },
-        );
+        };
+        self.tell(ctx, event);
         self.control_readable(ctx, end);
     }
 
@@ -581,7 +530,7 @@ impl Machine {
             return;
         };
         ctx.network.close(ctx.now, wire.end);
-        if self.host == 0 {
+        if self.host == 0 || wire.path == WITNESS_PATH {
             self.control_soon(ctx, REDIAL, ControlEvent::Dial(wire.path));
         }
         self.tell(ctx, NodeEvent::LinkDown { link: LinkId(link) });

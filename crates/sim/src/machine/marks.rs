@@ -59,17 +59,25 @@ impl Machine {
     /// Whether the superblock of this node's copy says that it must not be read.
     #[must_use]
     pub fn is_inconsistent(&self, volume: VolumeId) -> bool {
-        let Some(files) = self.volumes.get(&volume.0) else {
-            return false;
-        };
+        self.superblock(volume).is_some_and(|it| it.inconsistent)
+    }
+
+    /// Whether the superblock says that both copies were written apart.
+    #[must_use]
+    pub fn is_split(&self, volume: VolumeId) -> bool {
+        self.superblock(volume).is_some_and(|it| it.split_brain)
+    }
+
+    fn superblock(&self, volume: VolumeId) -> Option<Superblock> {
+        let files = self.volumes.get(&volume.0)?;
         let slots = SUPERBLOCK_OFFSETS.map(|offset| {
             let mut bytes = vec![0; SLOT_LEN];
             files.meta.read(offset, &mut bytes);
             bytes
         });
         match Superblock::choose([&slots[0], &slots[1]]) {
-            Ok(Found::Valid { superblock, .. }) => superblock.inconsistent,
-            _ => false,
+            Ok(Found::Valid { superblock, .. }) => Some(superblock),
+            _ => None,
         }
     }
 }

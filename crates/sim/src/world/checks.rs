@@ -20,15 +20,13 @@ impl World {
         self.no_two_truths();
         self.inconsistent_disks_do_not_serve();
         self.differences_are_marked();
+        self.inspect_majority();
         if self.isolated.is_none() && self.together() {
             self.cut_off = None;
         }
         match self.phase {
-            Phase::Making if self.together() => self.begin_faults(),
-            Phase::Making if self.made() && self.ctx.now < SETTLE => {}
-            Phase::Making if self.ctx.now < SETTLE => {
-                self.machines[0].propose(&mut self.ctx, b"volume, first edition".to_vec())
-            }
+            Phase::Making if self.is_made() => self.begin_faults(),
+            Phase::Making if self.ctx.now < SETTLE => self.make(),
             Phase::Making if self.ctx.now > SETTLE => {
                 self.violation("the volume was not made in time".to_owned())
             }
@@ -41,12 +39,6 @@ impl World {
             }
             Phase::Making | Phase::Faults | Phase::Ending | Phase::Reading | Phase::Over => {}
         }
-    }
-
-    /// The proposal to make the volume was taken.
-    fn made(&self) -> bool {
-        let process = self.machines[0].process.as_ref();
-        process.is_some_and(|process| matches!(process.control.outcome, Some(Ok(_))))
     }
 
     fn violation(&mut self, what: String) {
@@ -66,7 +58,7 @@ impl World {
     }
 
     /// Both nodes serve the same configuration, with both as members.
-    fn together(&self) -> bool {
+    pub(super) fn together(&self) -> bool {
         let [one, two] = [0, 1].map(|node| &self.machines[node].watch);
         one.confirmed
             && two.confirmed
@@ -82,7 +74,7 @@ impl World {
             && one.members.count() == 1
             && two.members.count() == 1
         {
-            if self.rejoined.is_some_and(|at| self.ctx.now < at + FLAP) {
+            if !self.shape.majority && self.rejoined.is_some_and(|at| self.ctx.now < at + FLAP) {
                 // What the heartbeat strategy cannot exclude: the initiators' connections came
                 // back before those between the nodes. The rest of the run has no one truth.
                 self.ctx.count("split brains after a flap");

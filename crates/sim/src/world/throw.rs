@@ -1,11 +1,12 @@
 //! Throwing faults and mending them.
 
-use super::{FIRST_CLIENT, Phase, World};
+use super::{Phase, World};
 use crate::clock::Clock;
 use crate::context::What;
 use crate::faults::{Fault, Situation};
 use crate::machine::DiskSpeed;
 use crate::network::LinkId;
+use crate::witness::WitnessMachine;
 use core::time::Duration;
 use lockstep_mirror::control::CacheMode;
 
@@ -22,6 +23,7 @@ impl World {
         }
         self.ctx.trace("FAULT", || format!("{fault:?}"));
         self.ctx.count(fault.name());
+        self.disturb(fault);
         let ctx = &mut self.ctx;
         match fault {
             Fault::Kill(node) => self.machines[node].kill(ctx),
@@ -71,6 +73,18 @@ impl World {
             Fault::Losses => self.set_losses(self.chance.clone().between(5, 150)),
             Fault::NoLosses => self.set_losses(0),
             Fault::Calm => self.calm(),
+            Fault::Part(..)
+            | Fault::Reunite
+            | Fault::CutWitness(..)
+            | Fault::MendWitness(..)
+            | Fault::KillWitness
+            | Fault::PowerCutWitness
+            | Fault::StartWitness
+            | Fault::PauseWitness(_)
+            | Fault::WipeWitness
+            | Fault::FillWitness
+            | Fault::EmptyWitness
+            | Fault::Strategy(..) => self.throw_majority(fault),
             Fault::Next => unreachable!("handled above"),
         }
     }
@@ -96,10 +110,13 @@ impl World {
             Fault::Cut(link, _) => {
                 let link = self.node_links()[link];
                 let whole = self.whole_links();
-                !calm && self.isolated.is_none() && whole.iter().any(|other| *other != link)
+                let left = self.majority_holds() || whole.iter().any(|other| *other != link);
+                !calm && self.isolated.is_none() && self.parted.is_none() && left
             }
             Fault::Isolate(_) => {
-                !calm && self.isolated.is_none() && self.whole_links() == self.node_links()
+                let joined = self.isolated.is_none() && self.parted.is_none();
+                let exempt = self.majority_holds() || !self.shape.majority;
+                !calm && joined && exempt && self.whole_links() == self.node_links()
             }
             Fault::CutPath(..)
             | Fault::Reset
@@ -107,9 +124,11 @@ impl World {
             | Fault::Losses
             | Fault::Nap(_) => !calm,
             // A link of an isolated node stays down until the node rejoins.
-            Fault::Mend(..) | Fault::MendPath(..) => self.isolated.is_none(),
+            Fault::Mend(..) => self.isolated.is_none() && self.parted.is_none(),
+            Fault::MendPath(..) => self.isolated.is_none(),
             Fault::Rejoin(_) => self.isolated.is_some(),
             Fault::NormalDisks(_) | Fault::NoLosses | Fault::Calm | Fault::Next => true,
+            _ => self.majority_fault_makes_sense(fault),
         }
     }
 
@@ -120,8 +139,10 @@ impl World {
         if self.ctx.now >= self.plan.until {
             return self.throw(Fault::Calm);
         }
-        if let Some(rest) = self.rest.filter(|until| self.ctx.now < *until) {
-            self.ctx.wheel.push(rest, What::Fault(Fault::Next));
+        let parted = self.parted.as_ref().map(|it| it.quiet_until);
+        let quiet = self.rest.max(parted);
+        if let Some(until) = quiet.filter(|until| self.ctx.now < *until) {
+            self.ctx.wheel.push(until, What::Fault(Fault::Next));
             return;
         }
         let situation = Situation {
@@ -132,6 +153,10 @@ impl World {
             isolated: self.isolated,
             rested: self.rest.is_some(),
             power_cut_allowed: (0..2).all(|node| self.power_cut_allowed(node)),
+            majority: self.majority_holds(),
+            witness: self.witness.as_ref().is_some_and(WitnessMachine::exists),
+            parted: self.parted.is_some(),
+            parted_long: self.parted_long,
         };
         for (delay, fault) in self.plan.choose(&mut self.chance, &situation) {
             self.ctx.after(delay, What::Fault(fault));
@@ -142,13 +167,14 @@ impl World {
 
     /// Taking this node away now would lose acknowledged writes by design: in write-back mode the
     /// other one has just lost its power and this one may not have flushed yet; or the other one was
-    /// cut off from everything, cannot know that this one went alone, and is not back in step yet.
+    /// cut off from everything, cannot know that this one went alone, and is not back in step yet
+    /// (with a witness it asks the witness).
     fn other_is_needed(&self, node: usize) -> bool {
         let unflushed = self.shape.cache == CacheMode::WriteBack
             && self
                 .last_power_cut
                 .is_some_and(|at| at + FLUSHED_AFTER > self.ctx.now);
-        unflushed || self.cut_off == Some(1 - node)
+        unflushed || !self.shape.majority && self.cut_off == Some(1 - node)
     }
 
     /// In write-back mode both nodes losing power at once may take acknowledged writes along; that
@@ -171,11 +197,11 @@ impl World {
             && !recent
     }
 
-    fn node_links(&self) -> Vec<LinkId> {
+    pub(super) fn node_links(&self) -> Vec<LinkId> {
         self.machines[0].control_links.clone()
     }
 
-    fn whole_links(&self) -> Vec<LinkId> {
+    pub(super) fn whole_links(&self) -> Vec<LinkId> {
         let mut links = self.node_links();
         links.retain(|link| self.ctx.network.link(*link).up == [true; 2]);
         links
@@ -193,7 +219,8 @@ impl World {
 
     fn all_links(&self) -> Vec<LinkId> {
         let paths = self.clients.iter().flat_map(|client| client.links);
-        self.node_links().into_iter().chain(paths).collect()
+        let links = self.node_links().into_iter();
+        links.chain(self.witness_links()).chain(paths).collect()
     }
 
     fn isolate(&mut self, node: usize) {
@@ -237,14 +264,20 @@ impl World {
         } else {
             0
         };
-        for link in self.node_links() {
+        for link in self.node_links().into_iter().chain(self.witness_links()) {
             self.ctx.network.link_mut(link).flips = flips;
         }
     }
 
     fn calm(&mut self) {
         self.phase = Phase::Calm(self.ctx.now);
+        self.end_of_parting();
         self.rejoin();
+        if let Some(witness) = &mut self.witness {
+            witness.full = false;
+            let delay = self.chance.millis(1, 3000);
+            self.ctx.after(delay, What::Fault(Fault::StartWitness));
+        }
         self.set_losses(0);
         for node in 0..2 {
             self.throw(Fault::NormalDisks(node));
@@ -266,5 +299,3 @@ impl World {
         self.ctx.after(pause, What::Fault(Fault::Next));
     }
 }
-
-const _: () = assert!(FIRST_CLIENT == 2, "paths are numbered two a client");
