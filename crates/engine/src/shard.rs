@@ -10,6 +10,9 @@ mod execute;
 mod orders;
 mod partner;
 mod tasks;
+#[cfg(test)]
+mod tests;
+mod volumes;
 
 use crate::counters::{Counters, VolumeCounters};
 use crate::interface::{Action, Event, FromShard, IoKey, Origin, VolumeSettings, Want};
@@ -47,8 +50,12 @@ struct VolumeSlot {
     disk: Disk,
     mirror: Volume,
     counters: VolumeCounters,
-    /// Attached; a detached slot stays, so that late completions find nothing to do.
+    /// Attached. A detached one stays until nothing names it any more, then its place is free.
     live: bool,
+    /// Commands that name it, until their last PDU has left the queue.
+    tasks: u32,
+    /// I/Os of it that the driver has.
+    ios: u32,
 }
 
 /// An I_T nexus in full feature phase.
@@ -185,6 +192,12 @@ impl Shard {
         self.pool.layout()
     }
 
+    /// Whether anybody still counts on this buffer, for a driver that looks for uses after that.
+    #[must_use]
+    pub fn holds(&self, buffer: BufferId) -> bool {
+        self.pool.holds(buffer)
+    }
+
     /// What the connection needs next from its socket.
     #[must_use]
     pub fn want(&self, conn: ConnId) -> Want {
@@ -208,6 +221,7 @@ impl Shard {
             .chain(dials)
             .chain(self.handshake_deadline())
             .chain(self.starved_deadline())
+            .chain(self.starved_partner_deadline())
             .min()
     }
 
@@ -440,10 +454,15 @@ impl Shard {
             return;
         };
         connection.want = Want::Wait;
-        if !connection.closing {
-            self.touched.push(conn);
+        if connection.closing {
+            return;
+        }
+        if let Kind::Partner(partner) = &mut connection.kind {
+            partner.stage = partner::Stage::Header;
+        } else {
             self.session(|endpoint, out| endpoint.skipped(now, conn, out));
         }
+        self.touched.push(conn);
     }
 
     fn closed(&mut self, now: Time, conn: ConnId) {
@@ -487,6 +506,7 @@ impl Shard {
         self.dial_again(now, actions);
         self.end_stale_handshakes(now, actions);
         self.turn_away(now);
+        self.turn_away_forwards(now);
         if now >= self.notes_until {
             self.notes = 0;
             self.partner_refusals_noted = 0;
@@ -547,6 +567,9 @@ impl Shard {
                 self.ticket_done(now, ticket, result, actions)
             }
             VolumeAction::Release { buffer } => self.release(buffer),
+            // Its place may have another volume's name by the time that a buffer is free.
+            VolumeAction::NeedBuffer { .. } | VolumeAction::Tell(_)
+                if !self.volumes[index].live => {}
             VolumeAction::NeedBuffer { request, len } => match self.pool.take(len, Purpose::Resync)
             {
                 Some(buffer) => self.mirror(index, |volume, out| {
@@ -588,6 +611,7 @@ impl Shard {
             self.pool.retain(buffer);
         }
         let id = self.pending.insert(Pending { owner, buffers });
+        self.volumes[index].ios += 1;
         let key = IoKey {
             volume: count(index),
             id: u64::try_from(id).expect("usize fits u64"),
@@ -614,6 +638,7 @@ impl Shard {
             }),
             Owner::Task(task) => self.byte_work_done(now, task, result, actions),
         }
+        self.volumes[index(key.volume)].ios -= 1;
         for buffer in buffers.into_iter().flatten() {
             self.release(buffer);
         }

@@ -353,6 +353,20 @@ impl Volume {
         self.pump(turn);
     }
 
+    /// The header of a frame came whose blocks were thrown away for want of room. Only a forward may
+    /// end so; it is refused.
+    pub fn frame_without_blocks(
+        &mut self,
+        now: Time,
+        channel: ChannelId,
+        fields: &Fields,
+        out: &mut Vec<VolumeAction>,
+    ) {
+        let turn = &mut Turn { now, out };
+        self.receive_without_blocks(channel, fields, turn);
+        self.pump(turn);
+    }
+
     /// A heartbeat token of the partner and when it came. A token is the partner's own boot time
     /// in microseconds when it sent the heartbeat.
     pub fn token(&mut self, token: u64, received: Time) {

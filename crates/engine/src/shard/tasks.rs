@@ -255,6 +255,9 @@ impl Shard {
             aborted: false,
         };
         self.insert_task(task);
+        if let Some(volume) = volume {
+            self.volumes[volume].tasks += 1;
+        }
         let Some(volume) = volume else {
             let luns = self.luns_of(target);
             let answer = if command.lun == REPORT_LUNS_WELL_KNOWN {
@@ -495,7 +498,13 @@ impl Shard {
             return self.drop_task(now, id);
         }
         let (volume, nexus) = (task.volume, task.nexus.0);
-        let answer = self.volumes[volume].disk.finish(nexus, outcome);
+        let slot = &self.volumes[volume];
+        let answer = if slot.live || outcome == Outcome::Good {
+            self.volumes[volume].disk.finish(nexus, outcome)
+        } else {
+            // Trying again is of no use: 05/25/00, LOGICAL UNIT NOT SUPPORTED.
+            no_lun(&task.cdb, &self.luns_of(slot.settings.target))
+        };
         self.answer(now, id, answer, data_in);
     }
 
@@ -562,7 +571,9 @@ impl Shard {
         }
         // A reset takes the mode pages back to their defaults, on both nodes; nobody waits for it.
         for number in 0..self.volumes.len() {
-            if let Some((kind, bytes)) = self.volumes[number].disk.take_state() {
+            if self.volumes[number].live
+                && let Some((kind, bytes)) = self.volumes[number].disk.take_state()
+            {
                 let operation = lockstep_mirror::operation::Operation::State {
                     kind,
                     bytes: bytes.into(),
@@ -592,6 +603,9 @@ impl Shard {
         };
         if let Some(buffer) = task.buffer {
             self.release(buffer);
+        }
+        if let Some(slot) = self.volumes.get_mut(task.volume) {
+            slot.tasks -= 1;
         }
         if let Some(nexus) = self.nexuses.get_mut(&task.nexus) {
             nexus.tasks -= 1;
