@@ -3,6 +3,7 @@
 //! event and appends actions. Whatever happened, the same look at all facts follows it.
 
 mod heart;
+mod initiators;
 mod links;
 mod orders;
 mod pool;
@@ -129,6 +130,14 @@ impl Node {
             NodeEvent::AcceptorWritten { ok } => self.acceptor_written(turn, ok),
             NodeEvent::ConfigStored { ok } => self.config_stored(turn, ok),
             NodeEvent::ProposeConfig { document } => self.propose_config(turn, document),
+            NodeEvent::AskInitiators { number, volume } => {
+                self.ask_initiators(turn, number, volume)
+            }
+            NodeEvent::InitiatorsFound {
+                link,
+                number,
+                found,
+            } => self.tell_initiators(turn, link, number, found),
             NodeEvent::Portals { own, partner } => {
                 (self.settings.portals, self.settings.partner_portals) = (own, partner);
             }

@@ -127,6 +127,23 @@ pub enum NodeEvent<'a> {
         /// The whole new document, at most [`MAX_DOCUMENT`] bytes.
         document: Vec<u8>,
     },
+    /// Which initiators are logged in to a volume at the partner? Answered by
+    /// [`NodeAction::PartnerInitiators`], perhaps more than once, or never.
+    AskInitiators {
+        /// Names the question.
+        number: u64,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The answer to [`NodeAction::FindInitiators`].
+    InitiatorsFound {
+        /// As it was asked.
+        link: LinkId,
+        /// As it was asked.
+        number: u64,
+        /// The answer.
+        found: Initiators,
+    },
     /// The number of data portals of the two nodes changed.
     Portals {
         /// This node's.
@@ -147,6 +164,16 @@ pub enum NodeEvent<'a> {
     Operator(Operator),
     /// The deadline has passed (or nothing in particular: always harmless).
     Tick,
+}
+
+/// Who is logged in to a volume at one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
+pub struct Initiators {
+    /// Sessions.
+    pub count: u32,
+    /// The initiator of one of them; empty: there is none.
+    pub first: String,
 }
 
 /// Longest pool configuration in bytes.
@@ -198,6 +225,23 @@ pub enum NodeAction {
     },
     /// The end of a `ProposeConfig`.
     ConfigOutcome(Result<u64, ConfigRefusal>),
+    /// The partner asks which initiators are logged in to a volume here; answer with
+    /// [`NodeEvent::InitiatorsFound`].
+    FindInitiators {
+        /// Hand it back.
+        link: LinkId,
+        /// Hand it back.
+        number: u64,
+        /// The volume; it may be one that is not known here.
+        volume: VolumeId,
+    },
+    /// The partner's answer.
+    PartnerInitiators {
+        /// The question's.
+        number: u64,
+        /// Who is logged in there.
+        found: Initiators,
+    },
     /// Open or close this node's data portals.
     Portals {
         /// Which.

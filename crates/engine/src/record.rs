@@ -7,7 +7,9 @@
 
 use crate::interface::{Action, Event, IoKey, Origin, ToShard};
 use crate::node::Node;
-use crate::node_interface::{LinkId, NodeAction, NodeEvent, NodeSettings, Operator, VolumeReady};
+use crate::node_interface::{
+    Initiators, LinkId, NodeAction, NodeEvent, NodeSettings, Operator, VolumeReady,
+};
 use crate::pool::PoolClass;
 use crate::shard::Shard;
 use alloc::boxed::Box;
@@ -152,18 +154,54 @@ impl ShardEvent {
 #[derive(Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "see NodeEvent")]
 pub enum OwnedNodeEvent {
-    LinkUp { link: LinkId, path: u16 },
-    LinkDown { link: LinkId },
-    LinkBytes { link: LinkId, bytes: Vec<u8> },
+    LinkUp {
+        link: LinkId,
+        path: u16,
+    },
+    LinkDown {
+        link: LinkId,
+    },
+    LinkBytes {
+        link: LinkId,
+        bytes: Vec<u8>,
+    },
     VolumeReady(Box<VolumeReady>),
-    VolumeUnavailable { volume: VolumeId, reason: String },
-    VolumeGone { volume: VolumeId },
-    SuperblockWritten { volume: VolumeId, ok: bool },
-    AcceptorWritten { ok: bool },
-    ConfigStored { ok: bool },
-    ProposeConfig { document: Vec<u8> },
-    Portals { own: u16, partner: u16 },
-    Stamp { oldest: Time },
+    VolumeUnavailable {
+        volume: VolumeId,
+        reason: String,
+    },
+    VolumeGone {
+        volume: VolumeId,
+    },
+    SuperblockWritten {
+        volume: VolumeId,
+        ok: bool,
+    },
+    AcceptorWritten {
+        ok: bool,
+    },
+    ConfigStored {
+        ok: bool,
+    },
+    ProposeConfig {
+        document: Vec<u8>,
+    },
+    AskInitiators {
+        number: u64,
+        volume: VolumeId,
+    },
+    InitiatorsFound {
+        link: LinkId,
+        number: u64,
+        found: Initiators,
+    },
+    Portals {
+        own: u16,
+        partner: u16,
+    },
+    Stamp {
+        oldest: Time,
+    },
     Shard(Box<crate::interface::FromShard>),
     Stop,
     Operator(Operator),
@@ -196,6 +234,19 @@ impl From<&NodeEvent<'_>> for OwnedNodeEvent {
             NodeEvent::ConfigStored { ok } => Self::ConfigStored { ok: *ok },
             NodeEvent::ProposeConfig { document } => Self::ProposeConfig {
                 document: document.clone(),
+            },
+            NodeEvent::AskInitiators { number, volume } => Self::AskInitiators {
+                number: *number,
+                volume: *volume,
+            },
+            NodeEvent::InitiatorsFound {
+                link,
+                number,
+                found,
+            } => Self::InitiatorsFound {
+                link: *link,
+                number: *number,
+                found: found.clone(),
             },
             NodeEvent::Portals { own, partner } => Self::Portals {
                 own: *own,
@@ -233,6 +284,19 @@ impl OwnedNodeEvent {
             Self::ConfigStored { ok } => NodeEvent::ConfigStored { ok: *ok },
             Self::ProposeConfig { document } => NodeEvent::ProposeConfig {
                 document: document.clone(),
+            },
+            Self::AskInitiators { number, volume } => NodeEvent::AskInitiators {
+                number: *number,
+                volume: *volume,
+            },
+            Self::InitiatorsFound {
+                link,
+                number,
+                found,
+            } => NodeEvent::InitiatorsFound {
+                link: *link,
+                number: *number,
+                found: found.clone(),
             },
             Self::Portals { own, partner } => NodeEvent::Portals {
                 own: *own,

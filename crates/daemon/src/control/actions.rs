@@ -51,6 +51,12 @@ impl Control {
                     change.outcome = Some(outcome);
                 }
             }
+            NodeAction::FindInitiators {
+                link,
+                number,
+                volume,
+            } => self.find_initiators(link, number, volume),
+            NodeAction::PartnerInitiators { number, found } => self.partner_said(number, found),
             NodeAction::Portals { open } => {
                 self.send_to_thread(if open {
                     ToThread::OpenPortals

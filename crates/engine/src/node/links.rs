@@ -305,6 +305,9 @@ impl Node {
             } => {
                 self.pool_chunk_in((version, commit), total, offset, &bytes);
             }
+            asked @ (ControlFrame::AskInitiators { .. } | ControlFrame::Initiators { .. }) => {
+                Self::initiators_in(turn, id, asked);
+            }
         }
     }
 }

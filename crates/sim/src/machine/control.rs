@@ -317,6 +317,8 @@ impl Machine {
                 ctx.trace(self.host, || format!("proposal: {outcome:?}"));
                 self.control().outcome = Some(outcome);
             }
+            // Nothing is deleted here.
+            NodeAction::FindInitiators { .. } | NodeAction::PartnerInitiators { .. } => {}
             NodeAction::Portals { open } => {
                 ctx.trace(self.host, || {
                     if open {
