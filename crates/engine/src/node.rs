@@ -157,13 +157,12 @@ impl Node {
     /// When `handle` wants to be called at the latest, with `Tick` if nothing else happened.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        let timing = self.settings.timing;
-        Some(self.heart.deadline(timing.silence, timing.precedence))
+        Some(self.heart.deadline(&self.settings.timing))
     }
 
     /// Looks at everything that may go on.
     fn look(&mut self, turn: &mut Turn<'_>) {
-        self.expire_handshakes(turn);
+        self.expire_links(turn);
         let due = self.next_deadline().is_some_and(|at| turn.now >= at);
         if turn.now >= self.heart.next_beat {
             self.beat(turn);
@@ -185,6 +184,12 @@ impl Node {
         for (id, link) in &mut self.links {
             link.send(*id, &fields, &payload, turn);
         }
+    }
+
+    /// Whether the partner counts as alive.
+    #[must_use]
+    pub const fn hears_partner(&self) -> bool {
+        self.heart.hears()
     }
 
     fn has_partner(&self) -> bool {

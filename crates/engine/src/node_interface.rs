@@ -189,10 +189,12 @@ pub enum NodeAction {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Close it; `LinkDown` follows. The dialing side dials again after a while.
+    /// Close it at once; `LinkDown` follows. The dialing side dials again.
     LinkClose {
         /// The link.
         link: LinkId,
+        /// Nothing came on it any more; else its peer is not believed.
+        silent: bool,
     },
     /// For the shard that holds the volume or target named in it.
     Order(ToShard),

@@ -79,8 +79,6 @@ pub struct World {
     plan: Plan,
     phase: Phase,
     isolated: Option<usize>,
-    /// When the cables of a node that was cut off were last plugged in again.
-    rejoined: Option<Duration>,
     /// Pages of the images that differed when they were last compared.
     differing: BTreeSet<usize>,
     /// The node that was cut off last, until both serve together again.
@@ -167,7 +165,6 @@ impl World {
             plan,
             phase: Phase::Making,
             isolated: None,
-            rejoined: None,
             differing: BTreeSet::new(),
             cut_off: None,
             rest: None,

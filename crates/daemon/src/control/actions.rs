@@ -23,7 +23,10 @@ impl Control {
                     self.close(number, "the partner does not read");
                 }
             }
-            NodeAction::LinkClose { link } => {
+            NodeAction::LinkClose { link, silent: true } => {
+                self.close(number(link), "nothing came on it any more")
+            }
+            NodeAction::LinkClose { link, .. } => {
                 self.close(number(link), "refused; lockstep events says why")
             }
             NodeAction::Order(order) => self.order(order),

@@ -5,6 +5,7 @@ extern crate std;
 
 mod chaos;
 mod config;
+mod flaps;
 mod path;
 mod review;
 mod rules;

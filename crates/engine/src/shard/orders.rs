@@ -21,9 +21,9 @@ impl Shard {
             ToShard::Volume(id, order) => {
                 // None: an order that crossed the volume's detaching.
                 if let Some(volume) = self.volume_index(id.0) {
-                    let suspended = order == ToVolume::Suspend;
+                    let ask = matches!(order, ToVolume::Suspend | ToVolume::Ask);
                     self.mirror(volume, |mirror, out| mirror.order(now, order, out));
-                    if suspended {
+                    if ask {
                         let target = TargetId(self.volumes[volume].settings.target);
                         self.session(|endpoint, out| endpoint.ping_target(now, target, out));
                     }

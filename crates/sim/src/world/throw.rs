@@ -98,8 +98,14 @@ impl World {
                 let whole = self.whole_links();
                 !calm && self.isolated.is_none() && whole.iter().any(|other| *other != link)
             }
-            Fault::Isolate(_) => {
-                !calm && self.isolated.is_none() && self.whole_links() == self.node_links()
+            // One cut off after the other, and not a word between them: to the one that was cut
+            // off first it is as if its partner had gone alone and died.
+            Fault::Isolate(node) => {
+                let apart = self.cut_off == Some(1 - node) && !self.hear_each_other();
+                !calm
+                    && self.isolated.is_none()
+                    && self.whole_links() == self.node_links()
+                    && !apart
             }
             Fault::CutPath(..)
             | Fault::Reset
@@ -149,6 +155,15 @@ impl World {
                 .last_power_cut
                 .is_some_and(|at| at + FLUSHED_AFTER > self.ctx.now);
         unflushed || self.cut_off == Some(1 - node)
+    }
+
+    /// Each node has heard the other one a moment ago.
+    fn hear_each_other(&self) -> bool {
+        let hears = |machine: &crate::machine::Machine| {
+            let process = machine.process.as_ref().filter(|_| machine.is_running());
+            process.is_some_and(|process| process.control.node.hears_partner())
+        };
+        self.machines.iter().all(hears)
     }
 
     /// In write-back mode both nodes losing power at once may take acknowledged writes along; that
@@ -209,7 +224,6 @@ impl World {
 
     fn rejoin(&mut self) {
         self.isolated = None;
-        self.rejoined = Some(self.ctx.now);
         for link in self.all_links() {
             for direction in 0..2 {
                 self.ctx.network.set_up(self.ctx.now, link, direction, true);

@@ -134,7 +134,7 @@ impl World {
                     );
                 }
             }
-            NodeAction::LinkClose { link } => {
+            NodeAction::LinkClose { link, .. } => {
                 if let Some(wire) = self.wire_of(link) {
                     self.drop_link(wire);
                 }
@@ -145,7 +145,7 @@ impl World {
                 bytes,
             } => {
                 assert_eq!(volume, VOLUME);
-                let delay = ms(self.dice(30) + 1);
+                let delay = ms(self.dice(30) + 1 + self.machines[who].slow);
                 self.later(who, delay, Later::SuperblockDone { slot, bytes });
             }
             NodeAction::WriteAcceptor { bytes } => {
