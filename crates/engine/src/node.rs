@@ -130,9 +130,7 @@ impl Node {
             NodeEvent::AcceptorWritten { ok } => self.acceptor_written(turn, ok),
             NodeEvent::ConfigStored { ok } => self.config_stored(turn, ok),
             NodeEvent::ProposeConfig { document } => self.propose_config(turn, document),
-            NodeEvent::AskInitiators { number, volume } => {
-                self.ask_initiators(turn, number, volume)
-            }
+            NodeEvent::AskInitiators { number, volume } => self.ask_partner(turn, number, volume),
             NodeEvent::InitiatorsFound {
                 link,
                 number,

@@ -9,7 +9,7 @@ use lockstep_mirror::control_frame::ControlFrame;
 impl Node {
     /// The driver wants to know. On every link: any of them may fail at any moment, and a second
     /// answer does no harm.
-    pub(super) fn ask_initiators(&mut self, turn: &mut Turn<'_>, number: u64, volume: VolumeId) {
+    pub(super) fn ask_partner(&mut self, turn: &mut Turn<'_>, number: u64, volume: VolumeId) {
         self.send_all(turn, &ControlFrame::AskInitiators { number, volume });
     }
 
