@@ -177,7 +177,7 @@ impl Node {
         let heard = last.filter(|at| turn.now < *at + silence);
         let doubt = last.is_some_and(|at| turn.now >= at + timing.doubt());
         if doubt && !core::mem::replace(&mut self.heart.doubted, doubt) {
-            self.ask_initiators(turn, true);
+            self.ask_whether_reached(turn, true);
         }
         self.heart.doubted = doubt;
         let contact = match (heard, self.heart.incarnation) {
@@ -202,7 +202,7 @@ impl Node {
             }
             (Contact::Heard { .. }, Contact::Silent { .. }) => {
                 self.pool.forget_partner();
-                self.ask_initiators(turn, false);
+                self.ask_whether_reached(turn, false);
                 let text = format!(
                     "the partner is silent on every channel for {} ms",
                     silence.as_millis()
@@ -215,7 +215,7 @@ impl Node {
     }
 
     /// Whether initiators reach this node is known best from before the silence is noticed.
-    fn ask_initiators(&mut self, turn: &mut Turn<'_>, anew: bool) {
+    fn ask_whether_reached(&mut self, turn: &mut Turn<'_>, anew: bool) {
         for (id, volume) in &mut self.volumes {
             if let Some(order) = volume.membership.ask(anew) {
                 turn.order(ToShard::Volume(*id, order));
