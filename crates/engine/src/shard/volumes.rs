@@ -2,7 +2,8 @@
 //! any more: no command, and no I/O that the driver has.
 
 use super::partner::Stage as PartnerStage;
-use super::tasks::{Stage, Starved};
+use super::starving::Starved;
+use super::tasks::Stage;
 use super::{Kind, Shard, VolumeSlot};
 use crate::counters::VolumeCounters;
 use crate::interface::VolumeSettings;
