@@ -1,6 +1,7 @@
 //! Drives the real daemons with real initiators: what the tests in `tests/` share. A test that
 //! needs more than half a minute is ignored and its name begins with `long_`.
 
+pub mod cable;
 pub mod content;
 pub mod node;
 pub mod pair;

@@ -26,6 +26,8 @@ pub struct Node {
     pub portal: SocketAddr,
     /// Its own directory: configuration, state, images, log.
     pub directory: PathBuf,
+    /// The network namespace that it runs in; `None`: the same as ours.
+    pub namespace: Option<String>,
     child: Option<Child>,
 }
 
@@ -74,6 +76,7 @@ impl Node {
             number,
             portal,
             directory,
+            namespace: None,
             child: None,
         };
         node.write_config(&node.configuration(partner));
@@ -138,7 +141,15 @@ impl Node {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(program::lockstep());
+        let mut command = match &self.namespace {
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]);
+                command.arg(program::lockstep());
+                command
+            }
+            None => Command::new(program::lockstep()),
+        };
         // The demo's way to start a node: it ends with the test, however that ends.
         command
             .args(["demo", "--run-daemon"])

@@ -1,5 +1,6 @@
 //! Two daemons and a mirrored volume, in a directory and on addresses of their own.
 
+use crate::cable::Cable;
 use crate::node::{Node, START_LIMIT, free_addresses};
 use crate::temporary::Directory;
 use crate::{INITIATOR, LUN, VOLUME};
@@ -8,6 +9,7 @@ use lockstep_api::volume::{CreateVolume, Volume};
 use lockstep_initiator::client::{Client, ClientError};
 use lockstep_initiator::core::session::{Parameters, Purpose};
 use lockstep_initiator::driver::PathSettings;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,8 +36,11 @@ impl Pair {
     /// # Panics
     /// If the directory can't be written.
     pub fn prepare(name: &str) -> Self {
+        Self::at(name, free_addresses())
+    }
+
+    fn at(name: &str, portals: [SocketAddr; 2]) -> Self {
         let directory = Directory::new(name);
-        let portals = free_addresses();
         let nodes = [1, 2].map(|number: u8| {
             let secret = directory.path().join(format!("secret{number}"));
             write_secret(&secret, "the same secret for both nodes");
@@ -58,7 +63,30 @@ impl Pair {
     /// # Panics
     /// If they do not find each other.
     pub fn start(name: &str) -> Self {
-        let mut pair = Self::prepare(name);
+        Self::prepare(name).started()
+    }
+
+    /// With a mirrored volume, and one node (0 or 1) at the far end of a cable.
+    ///
+    /// # Panics
+    /// If it is not mirrored in time.
+    pub fn over(cable: &Cable, far: usize) -> Self {
+        let mut portals = cable.portals;
+        if far == 0 {
+            portals.reverse();
+        }
+        let mut pair = Self::at(&cable.namespace, portals);
+        pair.nodes[far].namespace = Some(cable.namespace.clone());
+        let mut pair = pair.started();
+        pair.create(&CreateVolume {
+            size: Size(SIZE),
+            ..CreateVolume::default()
+        });
+        pair
+    }
+
+    fn started(self) -> Self {
+        let mut pair = self;
         for node in &mut pair.nodes {
             node.start();
         }

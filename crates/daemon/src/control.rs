@@ -4,6 +4,7 @@
 
 mod actions;
 mod answers;
+mod deletion;
 mod facts;
 mod lane;
 pub(crate) mod links;
@@ -28,6 +29,7 @@ use crate::secret::PAIR_SECRET_MIN;
 use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
 use crate::{durable, uuid};
+use deletion::{Deletion, Question};
 use lane::Lane;
 use links::{LinkInput, LinkNumbers, LinkSender};
 use local::{LocalError, LocalState, Ready};
@@ -149,6 +151,11 @@ pub(crate) struct Control {
     /// Requests that wait for the list of sessions.
     awaiting_sessions: Vec<Asked>,
     change: Option<Change>,
+    /// Waits for the partner's word; and how many times it was asked in this run.
+    deletion: Option<Deletion>,
+    questions: u64,
+    /// What the partner wants to know.
+    partner_questions: Vec<Question>,
     awaiting_change: VecDeque<Asked>,
     /// When this node looks whether it has to enter itself into the pool configuration.
     entry_due: Instant,
@@ -264,6 +271,9 @@ impl Control {
             sessions_due: now,
             awaiting_sessions: Vec::new(),
             change: None,
+            deletion: None,
+            questions: 0,
+            partner_questions: Vec::new(),
             awaiting_change: VecDeque::new(),
             entry_due: now,
             partner_since: None,
@@ -359,6 +369,7 @@ impl Control {
             self.make_real();
         }
         self.settle_change();
+        self.settle_deletion();
     }
 
     fn apply(&mut self, input: Input) {
@@ -430,6 +441,7 @@ impl Control {
                 for asked in std::mem::take(&mut self.awaiting_sessions) {
                     self.asked_with_sessions(asked);
                 }
+                self.answer_partner();
             }
             FromThread::Shard(FromShard::Note(text)) => {
                 self.events

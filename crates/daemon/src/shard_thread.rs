@@ -9,6 +9,7 @@ mod byte_work;
 mod closing;
 mod connection;
 mod dials;
+mod door;
 mod links;
 mod portals;
 mod sending;

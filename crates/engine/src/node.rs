@@ -3,6 +3,7 @@
 //! event and appends actions. Whatever happened, the same look at all facts follows it.
 
 mod heart;
+mod initiators;
 mod links;
 mod orders;
 mod pool;
@@ -142,6 +143,12 @@ impl Node {
             NodeEvent::AcceptorWritten { ok } => self.acceptor_written(turn, ok),
             NodeEvent::ConfigStored { ok } => self.config_stored(turn, ok),
             NodeEvent::ProposeConfig { document } => self.propose_config(turn, document),
+            NodeEvent::AskInitiators { number, volume } => self.ask_partner(turn, number, volume),
+            NodeEvent::InitiatorsFound {
+                link,
+                number,
+                found,
+            } => self.tell_initiators(turn, link, number, found),
             NodeEvent::Portals { own, partner } => {
                 (self.settings.portals, self.settings.partner_portals) = (own, partner);
             }
@@ -161,13 +168,12 @@ impl Node {
     /// When `handle` wants to be called at the latest, with `Tick` if nothing else happened.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        let timing = self.settings.timing;
-        Some(self.heart.deadline(timing.silence, timing.precedence))
+        Some(self.heart.deadline(&self.settings.timing))
     }
 
     /// Looks at everything that may go on.
     fn look(&mut self, turn: &mut Turn<'_>) {
-        self.expire_handshakes(turn);
+        self.expire_links(turn);
         self.witness.expire(turn);
         let due = self.next_deadline().is_some_and(|at| turn.now >= at);
         if turn.now >= self.heart.next_beat {
@@ -191,6 +197,12 @@ impl Node {
         for (id, link) in &mut self.links {
             link.send(*id, &fields, &payload, turn);
         }
+    }
+
+    /// Whether the partner counts as alive.
+    #[must_use]
+    pub const fn hears_partner(&self) -> bool {
+        self.heart.hears()
     }
 
     fn has_partner(&self) -> bool {

@@ -143,6 +143,23 @@ pub enum NodeEvent<'a> {
         /// The whole new document, at most [`MAX_DOCUMENT`] bytes.
         document: Vec<u8>,
     },
+    /// Which initiators are logged in to a volume at the partner? Answered by
+    /// [`NodeAction::PartnerInitiators`], perhaps more than once, or never.
+    AskInitiators {
+        /// Names the question.
+        number: u64,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The answer to [`NodeAction::FindInitiators`].
+    InitiatorsFound {
+        /// As it was asked.
+        link: LinkId,
+        /// As it was asked.
+        number: u64,
+        /// The answer.
+        found: Initiators,
+    },
     /// The number of data portals of the two nodes changed.
     Portals {
         /// This node's.
@@ -165,6 +182,16 @@ pub enum NodeEvent<'a> {
     Tick,
 }
 
+/// Who is logged in to a volume at one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
+pub struct Initiators {
+    /// Sessions.
+    pub count: u32,
+    /// The initiator of one of them; empty: there is none.
+    pub first: String,
+}
+
 /// Longest pool configuration in bytes.
 pub const MAX_DOCUMENT: usize = 1 << 20;
 
@@ -178,10 +205,12 @@ pub enum NodeAction {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Close it; `LinkDown` follows. The dialing side dials again after a while.
+    /// Close it at once; `LinkDown` follows. The dialing side dials again.
     LinkClose {
         /// The link.
         link: LinkId,
+        /// Nothing came on it any more; else its peer is not believed.
+        silent: bool,
     },
     /// For the shard that holds the volume or target named in it.
     Order(ToShard),
@@ -214,6 +243,23 @@ pub enum NodeAction {
     },
     /// The end of a `ProposeConfig`.
     ConfigOutcome(Result<u64, ConfigRefusal>),
+    /// The partner asks which initiators are logged in to a volume here; answer with
+    /// [`NodeEvent::InitiatorsFound`].
+    FindInitiators {
+        /// Hand it back.
+        link: LinkId,
+        /// Hand it back.
+        number: u64,
+        /// The volume; it may be one that is not known here.
+        volume: VolumeId,
+    },
+    /// The partner's answer.
+    PartnerInitiators {
+        /// The question's.
+        number: u64,
+        /// Who is logged in there.
+        found: Initiators,
+    },
     /// Open or close this node's data portals.
     Portals {
         /// Which.

@@ -119,6 +119,13 @@ impl Pool {
         true
     }
 
+    /// Whether this use of the slot goes on.
+    #[must_use]
+    pub fn holds(&self, buffer: BufferId) -> bool {
+        let slot = &self.slots[index(buffer.slot)];
+        slot.generation == buffer.generation && slot.references > 0
+    }
+
     /// Slots in use.
     #[must_use]
     pub fn used(&self) -> usize {

@@ -7,7 +7,9 @@
 
 use crate::interface::{Action, Event, IoKey, Origin, ToShard};
 use crate::node::Node;
-use crate::node_interface::{LinkId, NodeAction, NodeEvent, NodeSettings, Operator, VolumeReady};
+use crate::node_interface::{
+    Initiators, LinkId, NodeAction, NodeEvent, NodeSettings, Operator, VolumeReady,
+};
 use crate::pool::PoolClass;
 use crate::shard::Shard;
 use alloc::boxed::Box;
@@ -192,6 +194,15 @@ pub enum OwnedNodeEvent {
     ProposeConfig {
         document: Vec<u8>,
     },
+    AskInitiators {
+        number: u64,
+        volume: VolumeId,
+    },
+    InitiatorsFound {
+        link: LinkId,
+        number: u64,
+        found: Initiators,
+    },
     Portals {
         own: u16,
         partner: u16,
@@ -238,6 +249,19 @@ impl From<&NodeEvent<'_>> for OwnedNodeEvent {
             NodeEvent::ProposeConfig { document } => Self::ProposeConfig {
                 document: document.clone(),
             },
+            NodeEvent::AskInitiators { number, volume } => Self::AskInitiators {
+                number: *number,
+                volume: *volume,
+            },
+            NodeEvent::InitiatorsFound {
+                link,
+                number,
+                found,
+            } => Self::InitiatorsFound {
+                link: *link,
+                number: *number,
+                found: found.clone(),
+            },
             NodeEvent::Portals { own, partner } => Self::Portals {
                 own: *own,
                 partner: *partner,
@@ -280,6 +304,19 @@ impl OwnedNodeEvent {
             Self::ConfigStored { ok } => NodeEvent::ConfigStored { ok: *ok },
             Self::ProposeConfig { document } => NodeEvent::ProposeConfig {
                 document: document.clone(),
+            },
+            Self::AskInitiators { number, volume } => NodeEvent::AskInitiators {
+                number: *number,
+                volume: *volume,
+            },
+            Self::InitiatorsFound {
+                link,
+                number,
+                found,
+            } => NodeEvent::InitiatorsFound {
+                link: *link,
+                number: *number,
+                found: found.clone(),
             },
             Self::Portals { own, partner } => NodeEvent::Portals {
                 own: *own,

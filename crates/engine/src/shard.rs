@@ -6,13 +6,20 @@
 //! actions. What the layers answer is put into one queue and worked off until it is empty, so no
 //! layer ever calls up.
 
+mod byte_work;
+mod connections;
 mod execute;
 mod orders;
 mod partner;
+mod sessions;
+mod starving;
 mod tasks;
+#[cfg(test)]
+mod tests;
+mod volumes;
 
 use crate::counters::{Counters, VolumeCounters};
-use crate::interface::{Action, Event, FromShard, IoKey, Origin, VolumeSettings, Want};
+use crate::interface::{Action, Event, FromShard, IoKey, VolumeSettings, Want};
 use crate::pool::{Pool, PoolClass, Purpose};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -20,9 +27,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 use lockstep_iscsi::endpoint::Endpoint;
-use lockstep_iscsi::interface::{
-    ConnId, NexusId, Output, Settings, TargetId, TaskId, Want as SessionWant,
-};
+use lockstep_iscsi::interface::{ConnId, NexusId, Output, Settings, TargetId, TaskId};
 use lockstep_mirror::control::{Incarnation, NodeId, Time};
 use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume::Volume;
@@ -30,7 +35,8 @@ use lockstep_mirror::volume_action::{ChannelId, VolumeAction};
 use lockstep_mirror::volume_io::{Io, IoId};
 use lockstep_scsi::disk::Disk;
 use partner::Partner;
-use tasks::{Starved, Task};
+use starving::Starved;
+use tasks::Task;
 
 /// Lines for the log in one period, of each sort: a port scanner must not fill the journal.
 const MAX_NOTES_A_PERIOD: u32 = 10;
@@ -47,8 +53,12 @@ struct VolumeSlot {
     disk: Disk,
     mirror: Volume,
     counters: VolumeCounters,
-    /// Attached; a detached slot stays, so that late completions find nothing to do.
+    /// Attached. A detached one stays until nothing names it any more, then its place is free.
     live: bool,
+    /// Commands that name it, until their last PDU has left the queue.
+    tasks: u32,
+    /// I/Os of it that the driver has.
+    ios: u32,
 }
 
 /// An I_T nexus in full feature phase.
@@ -185,6 +195,12 @@ impl Shard {
         self.pool.layout()
     }
 
+    /// Whether anybody still counts on this buffer, for a driver that looks for uses after that.
+    #[must_use]
+    pub fn holds(&self, buffer: BufferId) -> bool {
+        self.pool.holds(buffer)
+    }
+
     /// What the connection needs next from its socket.
     #[must_use]
     pub fn want(&self, conn: ConnId) -> Want {
@@ -208,6 +224,7 @@ impl Shard {
             .chain(dials)
             .chain(self.handshake_deadline())
             .chain(self.starved_deadline())
+            .chain(self.starved_partner_deadline())
             .min()
     }
 
@@ -270,210 +287,6 @@ impl Shard {
         }
     }
 
-    fn connected(
-        &mut self,
-        now: Time,
-        conn: ConnId,
-        origin: Origin,
-        peer: SocketAddr,
-        actions: &mut Vec<Action>,
-    ) {
-        let kind = match origin {
-            Origin::Portal(portal) => {
-                let group = self.settings.group;
-                self.session(|endpoint, out| {
-                    endpoint.connected(now, conn, portal, group, peer, out)
-                });
-                Kind::Initiator
-            }
-            Origin::Partner => match self.greet(now, conn, None, actions) {
-                Some(partner) => Kind::Partner(Box::new(partner)),
-                None => return self.insert_refused(conn, actions),
-            },
-            Origin::Dialed(dial) => match self.greet(now, conn, Some(dial), actions) {
-                Some(partner) => Kind::Partner(Box::new(partner)),
-                None => return self.insert_refused(conn, actions),
-            },
-        };
-        self.insert(Connection {
-            id: conn,
-            kind,
-            want: Want::Wait,
-            filling: None,
-            closing: false,
-        });
-    }
-
-    /// A connection that is not wanted is known until the driver has closed it.
-    fn insert_refused(&mut self, conn: ConnId, actions: &mut Vec<Action>) {
-        self.insert(Connection {
-            id: conn,
-            kind: Kind::Initiator,
-            want: Want::Wait,
-            filling: None,
-            closing: true,
-        });
-        actions.push(Action::Close { conn });
-    }
-
-    fn insert(&mut self, connection: Connection) {
-        let slot = index(connection.id.slot);
-        if self.connections.len() <= slot {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        assert!(
-            self.connections[slot].is_none(),
-            "the driver reuses a connection's slot after Closed"
-        );
-        self.touched.push(connection.id);
-        self.connections[slot] = Some(connection);
-    }
-
-    fn connection(&self, conn: ConnId) -> Option<&Connection> {
-        self.connections
-            .get(index(conn.slot))?
-            .as_ref()
-            .filter(|connection| connection.id == conn)
-    }
-
-    fn connection_mut(&mut self, conn: ConnId) -> Option<&mut Connection> {
-        self.connections
-            .get_mut(index(conn.slot))?
-            .as_mut()
-            .filter(|connection| connection.id == conn)
-    }
-
-    fn partner_of(&self, conn: ConnId) -> Option<&Partner> {
-        match &self.connection(conn)?.kind {
-            Kind::Partner(partner) => Some(partner),
-            Kind::Initiator => None,
-        }
-    }
-
-    fn partner_mut(&mut self, conn: ConnId) -> &mut Partner {
-        match self
-            .connection_mut(conn)
-            .map(|connection| &mut connection.kind)
-        {
-            Some(Kind::Partner(partner)) => partner,
-            _ => unreachable!("the caller knows that this is a data connection"),
-        }
-    }
-
-    /// Nothing more is read from a connection that was told to close.
-    fn mark_closing(&mut self, conn: ConnId) {
-        if let Some(connection) = self.connection_mut(conn) {
-            connection.closing = true;
-        }
-    }
-
-    fn bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], actions: &mut Vec<Action>) {
-        let Some(connection) = self.connection_mut(conn) else {
-            return;
-        };
-        assert_eq!(
-            connection.want,
-            Want::Bytes(count(bytes.len())),
-            "the driver brings what was wanted"
-        );
-        connection.want = Want::Wait;
-        if connection.closing {
-            return;
-        }
-        let from_partner = matches!(connection.kind, Kind::Partner(_));
-        self.touched.push(conn);
-        match from_partner {
-            true => self.partner_bytes(now, conn, bytes, actions),
-            false => match self.endpoint.want(conn) {
-                // A parameter list or the one block of WRITE SAME: kept as bytes.
-                SessionWant::Data { task, offset, .. } => {
-                    self.keep_bytes(task, offset, bytes);
-                    let crc = crc32c::crc32c(bytes);
-                    self.session(|endpoint, out| endpoint.data(now, conn, crc, out));
-                }
-                // The task was aborted while its parameters came in.
-                SessionWant::Skip(_) => {
-                    self.session(|endpoint, out| endpoint.skipped(now, conn, out))
-                }
-                SessionWant::Bytes(_) => {
-                    self.session(|endpoint, out| endpoint.bytes(now, conn, bytes, out))
-                }
-                SessionWant::Wait => {
-                    unreachable!("the session wanted something when the driver was told")
-                }
-            },
-        }
-    }
-
-    fn data(&mut self, now: Time, conn: ConnId, crc: u32, actions: &mut Vec<Action>) {
-        let Some(connection) = self.connection_mut(conn) else {
-            return;
-        };
-        let Want::Data { .. } = connection.want else {
-            unreachable!("the driver brings what was wanted")
-        };
-        connection.want = Want::Wait;
-        let closing = connection.closing;
-        let filled = connection.filling.take();
-        let from_partner = matches!(connection.kind, Kind::Partner(_));
-        self.touched.push(conn);
-        if !closing {
-            if from_partner {
-                self.partner_data(now, conn, crc, actions);
-            } else {
-                match self.endpoint.want(conn) {
-                    // The task was aborted while its data came in: they are of no use any more.
-                    SessionWant::Skip(_) => {
-                        self.session(|endpoint, out| endpoint.skipped(now, conn, out))
-                    }
-                    _ => self.session(|endpoint, out| endpoint.data(now, conn, crc, out)),
-                }
-            }
-        }
-        if let Some(buffer) = filled {
-            self.release(buffer);
-        }
-    }
-
-    fn skipped(&mut self, now: Time, conn: ConnId) {
-        let Some(connection) = self.connection_mut(conn) else {
-            return;
-        };
-        connection.want = Want::Wait;
-        if !connection.closing {
-            self.touched.push(conn);
-            self.session(|endpoint, out| endpoint.skipped(now, conn, out));
-        }
-    }
-
-    fn closed(&mut self, now: Time, conn: ConnId) {
-        if self.connection(conn).is_none() {
-            return;
-        }
-        let Some(connection) = self.connections[index(conn.slot)].take() else {
-            return;
-        };
-        if let Some(buffer) = connection.filling {
-            self.release(buffer);
-        }
-        match connection.kind {
-            Kind::Initiator => self.session(|endpoint, out| endpoint.closed(now, conn, out)),
-            Kind::Partner(partner) => {
-                if let partner::Stage::Blocks(_, buffer) = partner.stage {
-                    self.release(buffer);
-                }
-                if self.channels.remove(&partner.channel).is_some() {
-                    self.each_volume(now, |volume, now, out| {
-                        volume.channel_down(now, partner.channel, out)
-                    });
-                }
-                if let Some(dial) = partner.dial {
-                    self.redial(now, dial);
-                }
-            }
-        }
-    }
-
     fn tick(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.session(|endpoint, out| endpoint.timer(now, out));
         self.each_volume(now, |volume, now, out| {
@@ -487,6 +300,7 @@ impl Shard {
         self.dial_again(now, actions);
         self.end_stale_handshakes(now, actions);
         self.turn_away(now);
+        self.turn_away_forwards(now);
         if now >= self.notes_until {
             self.notes = 0;
             self.partner_refusals_noted = 0;
@@ -547,6 +361,9 @@ impl Shard {
                 self.ticket_done(now, ticket, result, actions)
             }
             VolumeAction::Release { buffer } => self.release(buffer),
+            // Its place may have another volume's name by the time that a buffer is free.
+            VolumeAction::NeedBuffer { .. } | VolumeAction::Tell(_)
+                if !self.volumes[index].live => {}
             VolumeAction::NeedBuffer { request, len } => match self.pool.take(len, Purpose::Resync)
             {
                 Some(buffer) => self.mirror(index, |volume, out| {
@@ -588,6 +405,7 @@ impl Shard {
             self.pool.retain(buffer);
         }
         let id = self.pending.insert(Pending { owner, buffers });
+        self.volumes[index].ios += 1;
         let key = IoKey {
             volume: count(index),
             id: u64::try_from(id).expect("usize fits u64"),
@@ -614,6 +432,7 @@ impl Shard {
             }),
             Owner::Task(task) => self.byte_work_done(now, task, result, actions),
         }
+        self.volumes[index(key.volume)].ios -= 1;
         for buffer in buffers.into_iter().flatten() {
             self.release(buffer);
         }
@@ -621,62 +440,6 @@ impl Shard {
 
     fn release(&mut self, buffer: BufferId) {
         self.pool.release(buffer);
-    }
-
-    /// Tells the driver's next want of each connection that had something happen to it.
-    fn renew_wants(&mut self, actions: &mut Vec<Action>) {
-        let mut touched = core::mem::take(&mut self.touched);
-        for conn in touched.drain(..) {
-            let Some(connection) = self.connection(conn) else {
-                continue;
-            };
-            if connection.want != Want::Wait || connection.closing {
-                continue;
-            }
-            let (want, filling) = match &connection.kind {
-                Kind::Partner(partner) => {
-                    let want = partner.want();
-                    let filling = if let Want::Data { buffer, .. } = want {
-                        Some(buffer)
-                    } else {
-                        None
-                    };
-                    (want, filling)
-                }
-                Kind::Initiator => self.session_want(conn),
-            };
-            if let Some(buffer) = filling {
-                self.pool.retain(buffer);
-            }
-            if want != Want::Wait {
-                let connection = self
-                    .connection_mut(conn)
-                    .expect("it was there a moment ago");
-                connection.want = want;
-                connection.filling = filling;
-                actions.push(Action::Wake { conn });
-            }
-        }
-        self.touched = touched;
-    }
-
-    fn session_want(&self, conn: ConnId) -> (Want, Option<BufferId>) {
-        match self.endpoint.want(conn) {
-            SessionWant::Bytes(len) => (Want::Bytes(len), None),
-            SessionWant::Skip(len) => (Want::Skip(len), None),
-            SessionWant::Wait => (Want::Wait, None),
-            SessionWant::Data { task, offset, len } => match self.place(task) {
-                tasks::Place::Bytes => (Want::Bytes(len), None),
-                tasks::Place::Buffer(buffer) => (
-                    Want::Data {
-                        buffer,
-                        at: offset,
-                        len,
-                    },
-                    Some(buffer),
-                ),
-            },
-        }
     }
 }
 

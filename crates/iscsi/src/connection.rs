@@ -80,6 +80,8 @@ pub(crate) struct Texts {
 pub(crate) struct Connection {
     pub(crate) id: ConnId,
     pub(crate) portal: u16,
+    /// How many connections came before it.
+    pub(crate) number: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) state: State,
     pub(crate) receive: Receive,

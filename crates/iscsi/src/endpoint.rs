@@ -41,6 +41,8 @@ pub struct Endpoint {
     /// Connections in the table, and those among them that have not logged in.
     open: u32,
     half_open: u32,
+    /// Connections that ever came.
+    admitted: u64,
     sessions: Vec<Option<Session>>,
     next_nexus: u32,
     next_tsih: u16,
@@ -67,6 +69,7 @@ impl Endpoint {
             connections: Vec::new(),
             open: 0,
             half_open: 0,
+            admitted: 0,
             sessions: Vec::new(),
             next_nexus: 1,
             next_tsih,

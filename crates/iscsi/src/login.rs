@@ -106,6 +106,11 @@ impl Login {
         self.isid
     }
 
+    /// Whether a whole Login Request has come.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.requests > 0
+    }
+
     /// The initiator's name as far as it is known, for reports.
     pub(crate) fn initiator(&self) -> &str {
         self.names.initiator.as_deref().unwrap_or("unnamed")

@@ -145,6 +145,9 @@ pub enum ToVolume {
     },
     /// Stop admitting, acknowledging, granting; hold what initiators sent. Answered by `Suspended`.
     Suspend,
+    /// The partner is not heard: have the initiators show that they reach this node. Answered by
+    /// `Reached` when the first one does; what an initiator showed before counts no more.
+    Ask,
     /// With the partner in the configuration: reads may be served until then (leases).
     Lease {
         /// When it ends.
@@ -207,8 +210,10 @@ pub enum FromVolume {
     },
     /// An initiator's operation waits for this volume to be served, and after `Suspend` an
     /// initiator has shown that it reaches this node: the lazy unilateral step may be taken. Sent
-    /// once after each `Suspend` and after `Open`, when the first one waits.
+    /// once after each `Suspend` or `Ask` and after `Open`, when the first one waits.
     Wanted,
+    /// An initiator has shown that it reaches this node: once after each `Ask`.
+    Reached,
     /// An operation has waited for the partner for more than 5 s.
     Late,
     /// The disk failed a write or a flush, or the metadata area cannot be read.

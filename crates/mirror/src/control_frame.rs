@@ -7,6 +7,7 @@ use crate::fields::Fields;
 use crate::membership::report::Report;
 use crate::register::{Ballot, Message};
 use crate::superblock::{HISTORY_LEN, Past, RawConfiguration, RawPast};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use sha2::{Digest, Sha256};
@@ -26,6 +27,10 @@ const REGISTER: u16 = 0x120;
 const FORGET: u16 = 0x121;
 const POOL_STATE: u16 = 0x130;
 const POOL_CHUNK: u16 = 0x131;
+const ASK_INITIATORS: u16 = 0x140;
+const INITIATORS: u16 = 0x141;
+/// Longest iSCSI name in bytes (RFC 7143 §4.2.7.1).
+pub const MAX_NAME: usize = 223;
 
 /// Names one version of the pool configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -102,6 +107,22 @@ pub enum ControlFrame {
         offset: u32,
         /// The piece.
         bytes: Vec<u8>,
+    },
+    /// Which initiators are logged in to a volume at the receiver?
+    AskInitiators {
+        /// Names the question.
+        number: u64,
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// These are.
+    Initiators {
+        /// The question's.
+        number: u64,
+        /// Sessions.
+        count: u32,
+        /// The initiator of one of them, at most [`MAX_NAME`] bytes; empty: there is none.
+        first: String,
     },
 }
 
@@ -277,6 +298,21 @@ impl ControlFrame {
                 fields.offset = u64::from(*offset);
                 payload.clone_from(bytes);
             }
+            Self::AskInitiators { number, volume } => {
+                fields.kind = ASK_INITIATORS;
+                fields.seq = *number;
+                fields.volume = volume.0;
+            }
+            Self::Initiators {
+                number,
+                count,
+                first,
+            } => {
+                fields.kind = INITIATORS;
+                fields.seq = *number;
+                fields.length = u64::from(*count);
+                payload.extend(first.bytes().take(MAX_NAME));
+            }
         }
         fields.payload_len = u32::try_from(payload.len()).expect("control payloads are bounded");
         fields.payload_crc = crc32c::crc32c(&payload);
@@ -340,6 +376,22 @@ impl ControlFrame {
                 offset: small(fields.offset)?,
                 bytes: payload.to_vec(),
             },
+            ASK_INITIATORS if payload.is_empty() => Self::AskInitiators {
+                number: fields.seq,
+                volume: VolumeId(fields.volume),
+            },
+            ASK_INITIATORS => return Err(misfit()),
+            INITIATORS => {
+                let name = str::from_utf8(payload).map_err(|_| misfit())?;
+                if name.len() > MAX_NAME || name.contains('\0') {
+                    return Err(misfit());
+                }
+                Self::Initiators {
+                    number: fields.seq,
+                    count: small(fields.length)?,
+                    first: name.into(),
+                }
+            }
             other => return Err(ControlFrameError::Kind(other)),
         })
     }

@@ -178,6 +178,12 @@ pub const fn blocks_follow(kind: u16) -> bool {
     matches!(kind, 0x10 | 0x13 | 0x20 | 0x23)
 }
 
+/// Whether this kind is a forward: the one frame with blocks that its receiver may refuse.
+#[must_use]
+pub const fn is_forward(kind: u16) -> bool {
+    matches!(kind, 0x20..=0x24)
+}
+
 /// A frame that an honest partner of this version never sends. It is counted and ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum BadFrame {

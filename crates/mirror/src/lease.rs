@@ -74,6 +74,28 @@ impl Timing {
         Ok(())
     }
 
+    /// A partner that was not heard for this long may be gone: initiators are asked whether they
+    /// reach this node.
+    #[must_use]
+    pub fn doubt(&self) -> Duration {
+        self.silence / 2
+    }
+
+    /// An initiator that reaches this node proves only after this time that the partner could be
+    /// heard as well if it were there: connections that were cut come back one after the other. An
+    /// answer given at once when `doubt` began is old enough when the silence is noticed.
+    #[must_use]
+    pub fn evidence(&self) -> Duration {
+        self.silence * 2 / 5
+    }
+
+    /// A link on which nothing came for this long is given up, and made anew: what was lost on it
+    /// would be sent again only after pauses that double each time. Well within `evidence`.
+    #[must_use]
+    pub fn quiet(&self) -> Duration {
+        (self.silence / 4).max(self.heartbeat * 5 / 2)
+    }
+
     /// How long a promise binds its granter: 1.12 leases (±5 % of drift needs 10.53 % more).
     #[must_use]
     pub fn grant(&self) -> Duration {

@@ -138,7 +138,12 @@ pub struct Membership {
     /// From when on it may acknowledge and read what it inherited.
     not_before: Time,
     wanted: Option<Time>,
-    /// When it woke after a pause in which the partner may have gone alone.
+    /// When an initiator first reached this node in the present silence, and when again after the
+    /// silence was noticed.
+    reached: Option<Time>,
+    reached_again: Option<Time>,
+    /// When it woke, or heard the partner again, after a time in which the partner may have gone
+    /// alone.
     overslept: Option<Time>,
     channel: Option<bool>,
     channel_since: Time,
@@ -231,6 +236,8 @@ impl Membership {
             in_force: 0,
             not_before: now,
             wanted: None,
+            reached: None,
+            reached_again: None,
             overslept: None,
             channel: None,
             channel_since: now,
@@ -331,6 +338,10 @@ impl Membership {
             FromVolume::Wanted => {
                 self.wanted.get_or_insert(now);
             }
+            FromVolume::Reached if self.reached.is_some() => {
+                self.reached_again.get_or_insert(now);
+            }
+            FromVolume::Reached => self.reached = Some(now),
             FromVolume::Late => self.late(now),
             FromVolume::DiskFailed => {
                 self.disk_failed = true;
@@ -479,9 +490,45 @@ impl Membership {
         }
     }
 
+    /// The partner is heard again after a silence that was noticed. It may have gone alone
+    /// meanwhile, and may be lost again before it can say so.
+    pub fn heard_again(&mut self, now: Time) {
+        if self.served.is_some() {
+            self.overslept(now);
+        }
+    }
+
+    /// A new run of the partner that holds this node's configuration shows that no earlier one
+    /// left it; the new one cannot before it has met this node.
+    fn look_at_new_run(&mut self) {
+        let mine = self.durable.configuration.lineage();
+        let same = |it: &Report| {
+            it.record.configuration.lineage() == mine && Some(it.incarnation()) != self.with
+        };
+        if self.overslept.is_some() && self.current_view().as_ref().is_some_and(same) {
+            self.overslept = None;
+        }
+    }
+
     /// Counts as an initiator's operation: the right of this node to act alone is needed.
     pub fn want(&mut self) {
         self.wanted.get_or_insert(Time::ZERO);
+    }
+
+    /// The partner is not heard: whether initiators reach this node is worth knowing. `anew`: a
+    /// silence begins; what was known of one before counts no more. Gives the order for the data
+    /// path.
+    pub fn ask(&mut self, anew: bool) -> Option<ToVolume> {
+        if anew {
+            (self.reached, self.reached_again) = (None, None);
+            // An operator's wish is no sign of life, and stays.
+            self.wanted = self.wanted.filter(|at| *at == Time::ZERO);
+        }
+        let open = !matches!(
+            self.path,
+            Path::Opening | Path::Closing | Path::Closed | Path::Failed
+        );
+        (open && self.settings.partner.is_some()).then_some(ToVolume::Ask)
     }
 
     /// After a split brain a person keeps this node's copy; what the other one wrote since they
@@ -553,6 +600,7 @@ impl Membership {
         if self.disk_failed {
             return self.step_failed(turn);
         }
+        self.look_at_new_run();
         self.poll_round(turn);
         if self.stopping.is_some() {
             return self.step_stop(turn);

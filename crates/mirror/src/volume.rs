@@ -110,8 +110,10 @@ pub struct Volume {
     suspended: bool,
     drain: Option<closing::Drain>,
     wanted_told: bool,
-    /// Since it was suspended, an initiator has shown that it reaches this node.
+    /// Since it was suspended or asked, an initiator has shown that it reaches this node.
     initiator_seen: bool,
+    /// The next initiator that shows itself is reported.
+    asked: bool,
     /// The configuration whose numbers are in use, also a source's that is followed.
     epoch: u64,
     lineage: u64,
@@ -170,6 +172,7 @@ impl Volume {
             drain: None,
             wanted_told: false,
             initiator_seen: false,
+            asked: false,
             epoch: 0,
             lineage: 0,
             partner_incarnation: None,
@@ -235,10 +238,10 @@ impl Volume {
         operation: Operation,
         out: &mut Vec<VolumeAction>,
     ) {
-        // A command that comes while the volume is suspended shows that its initiator is there,
-        // as an answer to a ping does: a session that began later was never pinged.
-        self.initiator_seen |= self.suspended;
+        // A command shows that its initiator is there, as an answer to a ping does: a session that
+        // began later was never pinged.
         let turn = &mut Turn { now, out };
+        self.seen(turn);
         self.take_in(ticket, operation, received, turn);
         self.pump(turn);
     }
@@ -253,16 +256,16 @@ impl Volume {
         at: u32,
         out: &mut Vec<VolumeAction>,
     ) {
-        self.initiator_seen |= self.suspended;
         let turn = &mut Turn { now, out };
+        self.seen(turn);
         self.take_read(ticket, extent, buffer, at, turn);
         self.pump(turn);
     }
 
     /// An initiator's SYNCHRONIZE CACHE.
     pub fn flush(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
-        self.initiator_seen |= self.suspended;
         let turn = &mut Turn { now, out };
+        self.seen(turn);
         self.take_flush(ticket, turn);
         self.pump(turn);
     }
@@ -353,6 +356,20 @@ impl Volume {
         self.pump(turn);
     }
 
+    /// The header of a frame came whose blocks were thrown away for want of room. Only a forward may
+    /// end so; it is refused.
+    pub fn frame_without_blocks(
+        &mut self,
+        now: Time,
+        channel: ChannelId,
+        fields: &Fields,
+        out: &mut Vec<VolumeAction>,
+    ) {
+        let turn = &mut Turn { now, out };
+        self.receive_without_blocks(channel, fields, turn);
+        self.pump(turn);
+    }
+
     /// A heartbeat token of the partner and when it came. A token is the partner's own boot time
     /// in microseconds when it sent the heartbeat.
     pub fn token(&mut self, token: u64, received: Time) {
@@ -362,9 +379,17 @@ impl Volume {
     /// An initiator has answered, or logged in, just now: it reaches this node. An operation that
     /// has waited since the partner fell silent does not show that.
     pub fn initiator_seen(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
-        if self.suspended && !self.initiator_seen {
-            self.initiator_seen = true;
-            self.pump(&mut Turn { now, out });
+        if self.asked || self.suspended && !self.initiator_seen {
+            let turn = &mut Turn { now, out };
+            self.seen(turn);
+            self.pump(turn);
+        }
+    }
+
+    fn seen(&mut self, turn: &mut Turn<'_>) {
+        self.initiator_seen |= self.suspended;
+        if core::mem::take(&mut self.asked) {
+            turn.tell(FromVolume::Reached);
         }
     }
 

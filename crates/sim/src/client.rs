@@ -5,7 +5,7 @@ use crate::context::{Context, What};
 use crate::disk::SECTOR;
 use crate::ledger::{Ledger, Moment, Stamp};
 use crate::machine::PORT_ISCSI;
-use crate::network::{EndId, LinkId, Note};
+use crate::network::{EndId, LinkId, Note, PATIENCE};
 use crate::prng::Prng;
 use core::time::Duration;
 use lockstep_initiator::core::command::Command;
@@ -231,9 +231,13 @@ impl Client {
         while let Some(action) = self.multipath.next_action() {
             match action {
                 Action::Connect(link) => {
-                    let end =
-                        ctx.network
-                            .dial(ctx.now, self.links[link.path], self.host, PORT_ISCSI);
+                    let end = ctx.network.dial(
+                        ctx.now,
+                        self.links[link.path],
+                        self.host,
+                        PORT_ISCSI,
+                        PATIENCE,
+                    );
                     self.ends[link.path] = Some((end, link));
                 }
                 Action::Disconnect(link) => {

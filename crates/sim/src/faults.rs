@@ -295,7 +295,13 @@ impl Plan {
                 .collect()
             }
             Kind::Isolate if now.isolated.is_none() && now.whole == now.links => {
-                vec![(soon, Fault::Isolate(node)), (long, Fault::Rejoin(node))]
+                // The hardest moment to come back is that at which the others decide.
+                let back = if prng.chance(500) {
+                    prng.millis(800, 3200)
+                } else {
+                    long
+                };
+                vec![(soon, Fault::Isolate(node)), (back, Fault::Rejoin(node))]
             }
             Kind::Reset => vec![(soon, Fault::Reset)],
             Kind::SlowDisks => vec![

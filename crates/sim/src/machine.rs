@@ -276,14 +276,7 @@ impl Machine {
 
     /// Hands the shard one event and does all that follows from it.
     fn shard_event(&mut self, ctx: &mut Context, event: Event<'_>) {
-        let now = self.clock.read(ctx.now);
-        let Some(process) = &mut self.process else {
-            return;
-        };
-        let mut actions = core::mem::take(&mut process.actions);
-        process.shard.handle(now, event, &mut actions);
-        process.local.extend(actions.drain(..).map(Local::Act));
-        process.actions = actions;
+        self.turn(ctx, event);
         self.work_off(ctx);
     }
 
@@ -310,6 +303,8 @@ impl Machine {
         };
         let mut actions = core::mem::take(&mut process.actions);
         process.shard.handle(now, event, &mut actions);
+        let shard = &process.shard;
+        process.memory.reclaim(|buffer| shard.holds(buffer));
         process.local.extend(actions.drain(..).map(Local::Act));
         process.actions = actions;
     }

@@ -1,15 +1,31 @@
 //! A node's buffer pool as the driver has it: the bytes behind the handles, and the closed set of
-//! operations on them. A handle older than the slot's last use stops the run.
+//! operations on them. A handle older than the slot's last use stops the run, and so does one that
+//! was released. A released slot is overwritten: whoever is given it next and does not fill it sees
+//! the pattern, not blocks of before that might pass for right ones.
 
 use crate::prng::Prng;
 use lockstep_engine::pool::PoolClass;
 use lockstep_mirror::operation::BufferId;
+use std::collections::BTreeSet;
+
+/// What a released slot is filled with; no initiator writes blocks of it.
+const RELEASED: u8 = 0xdb;
 
 /// The slots' bytes; a slot that was never used takes no memory.
 #[derive(Debug)]
 pub struct Memory {
     classes: Vec<PoolClass>,
-    slots: Vec<(u32, Option<Box<[u8]>>)>,
+    slots: Vec<Slot>,
+    /// Touched, and not known to be released.
+    touched: BTreeSet<BufferId>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    generation: u32,
+    /// That use of it is over.
+    released: bool,
+    bytes: Option<Box<[u8]>>,
 }
 
 impl Memory {
@@ -19,23 +35,46 @@ impl Memory {
         let slots = classes.iter().map(|class| size(class.slots)).sum();
         Self {
             classes: classes.to_vec(),
-            slots: vec![(0, None); slots],
+            slots: vec![Slot::default(); slots],
+            touched: BTreeSet::new(),
         }
+    }
+
+    /// Overwrites the slots that nobody `holds` any more.
+    pub fn reclaim(&mut self, holds: impl Fn(BufferId) -> bool) {
+        let slots = &mut self.slots;
+        self.touched.retain(|&buffer| {
+            let held = holds(buffer);
+            if !held {
+                let slot = &mut slots[size(buffer.slot)];
+                slot.released = true;
+                slot.bytes.as_mut().expect("it was touched").fill(RELEASED);
+            }
+            held
+        });
     }
 
     /// A piece of a buffer.
     ///
     /// # Panics
-    /// If the handle is stale or the piece lies outside the slot: the engine's mistake.
+    /// If the handle is stale or released, or the piece lies outside the slot: the engine's mistake.
     pub fn piece(&mut self, buffer: BufferId, at: u32, len: u32) -> &mut [u8] {
         let bytes = self.class_of(buffer.slot);
-        let (generation, slot) = &mut self.slots[size(buffer.slot)];
+        let slot = &mut self.slots[size(buffer.slot)];
         assert!(
-            *generation <= buffer.generation,
-            "{buffer:?} is used after its slot was handed out again as generation {generation}"
+            slot.generation <= buffer.generation,
+            "{buffer:?} is used after its slot was handed out again as generation {}",
+            slot.generation
         );
-        *generation = buffer.generation;
-        let slot = slot.get_or_insert_with(|| vec![0; size(bytes)].into_boxed_slice());
+        assert!(
+            slot.generation < buffer.generation || !slot.released,
+            "{buffer:?} is used after it was released"
+        );
+        (slot.generation, slot.released) = (buffer.generation, false);
+        self.touched.insert(buffer);
+        let slot = slot
+            .bytes
+            .get_or_insert_with(|| vec![0; size(bytes)].into_boxed_slice());
         &mut slot[size(at)..size(at) + size(len)]
     }
 
@@ -151,6 +190,25 @@ mod tests {
         let mut memory = memory();
         memory.piece(buffer(0, 1), 0, 1);
         memory.piece(buffer(0, 0), 0, 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "after it was released")]
+    fn a_released_handle_stops_the_run() {
+        let mut memory = memory();
+        memory.piece(buffer(0, 1), 0, 1);
+        memory.reclaim(|_| false);
+        memory.piece(buffer(0, 1), 0, 1);
+    }
+
+    #[test]
+    fn the_next_user_of_a_slot_does_not_see_what_was_there() {
+        let mut memory = memory();
+        memory.piece(buffer(0, 1), 0, 8).fill(7);
+        memory.piece(buffer(1, 1), 0, 8).fill(7);
+        memory.reclaim(|it| it == buffer(1, 1));
+        assert_eq!(memory.piece(buffer(0, 2), 0, 8), [RELEASED; 8]);
+        assert_eq!(memory.piece(buffer(1, 1), 0, 8), [7; 8]);
     }
 
     #[test]

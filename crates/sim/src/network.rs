@@ -1,6 +1,7 @@
 //! A pretend network: links between hosts, and TCP-like streams over them. A stream keeps order
 //! and loses nothing while it lives; but its bytes come in pieces and late, it stalls while its
-//! link is cut in either direction, it is reset, and one end may not notice that the other is gone.
+//! link is cut, and after a cut until its sender tries again, after pauses that double; it is
+//! reset, and one end may not notice that the other is gone.
 
 mod stream;
 
@@ -63,9 +64,11 @@ pub enum NetEvent {
     Syn {
         /// The dialling end.
         end: EndId,
-        /// When it gives up.
-        until: Duration,
+        /// How long it waits before it tries again.
+        pause: Duration,
     },
+    /// A dial that was not answered is given up.
+    GiveUp(EndId),
     /// The dial's answer arrives.
     SynAck(EndId),
     /// Something sent by this end may arrive.
@@ -110,10 +113,13 @@ pub struct Traffic {
     pub flips: u64,
 }
 
-/// A connection attempt is given up after this time, as an impatient program would.
-const DIAL_TIME: Duration = Duration::from_secs(3);
-/// The longest pause between two attempts to send again over a stalled link.
-const MAX_BACKOFF_MS: u64 = 1500;
+/// How long an ordinary program waits for a connection.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+/// After this time, doubled each time, a kernel asks again for a connection.
+const SYN_PAUSE: Duration = Duration::from_secs(1);
+/// After this time (milliseconds), doubled each time, a kernel sends again what was not
+/// acknowledged: its smallest time-out, and a little more.
+const RESEND_MS: (u64, u64) = (200, 260);
 /// Bytes that may wait in one direction of a stream: far above any window of the protocols, so
 /// that only an unbounded queue reaches it.
 const MAX_QUEUED: usize = 64 << 20;
@@ -187,8 +193,15 @@ impl Network {
         self.notes.pop_front()
     }
 
-    /// Opens a stream to the other host of the link.
-    pub fn dial(&mut self, now: Duration, link: LinkId, from: Host, port: u16) -> EndId {
+    /// Opens a stream to the other host of the link; the program waits for so long.
+    pub fn dial(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        from: Host,
+        port: u16,
+        patience: Duration,
+    ) -> EndId {
         let hosts = self.links[link.0].hosts;
         let forward = usize::from(hosts[0] != from);
         assert_eq!(hosts[forward], from, "a host dials over its own links");
@@ -199,13 +212,12 @@ impl Network {
         self.streams
             .push(Stream::new(link, [from, hosts[1 - forward]], forward, port));
         let delay = self.latency(link);
-        self.timers.push((
-            now + delay,
-            NetEvent::Syn {
-                end,
-                until: now + DIAL_TIME,
-            },
-        ));
+        let syn = NetEvent::Syn {
+            end,
+            pause: SYN_PAUSE,
+        };
+        self.timers.push((now + delay, syn));
+        self.timers.push((now + patience, NetEvent::GiveUp(end)));
         end
     }
 
@@ -341,8 +353,8 @@ impl Network {
 
     /// Cuts or mends one direction of a link.
     pub fn set_up(&mut self, now: Duration, link: LinkId, direction: usize, up: bool) {
-        self.links[link.0].up[direction] = up;
-        if up {
+        let before = core::mem::replace(&mut self.links[link.0].up[direction], up);
+        if up && !before {
             self.resume(now, link);
         }
     }
@@ -350,7 +362,8 @@ impl Network {
     /// Carries out what was asked for by a timer.
     pub fn handle(&mut self, now: Duration, event: NetEvent) {
         match event {
-            NetEvent::Syn { end, until } => self.syn(now, end, until),
+            NetEvent::Syn { end, pause } => self.syn(now, end, pause),
+            NetEvent::GiveUp(end) => self.give_up(end),
             NetEvent::SynAck(end) => self.syn_ack(end),
             NetEvent::Deliver(end) => self.deliver(now, end),
             NetEvent::Timeout(end) => self.timeout(now, end),
@@ -358,14 +371,14 @@ impl Network {
         }
     }
 
-    fn syn(&mut self, now: Duration, end: EndId, until: Duration) {
+    fn syn(&mut self, now: Duration, end: EndId, pause: Duration) {
         let stream = &self.streams[end.stream];
         if stream.ends[0] != End::Dialing {
             return;
         }
-        let (link, port, host, dialler) =
-            (stream.link, stream.port, stream.hosts[1], stream.hosts[0]);
-        if self.passes(end) && self.passes(end.other()) {
+        let (link, port, host) = (stream.link, stream.port, stream.hosts[1]);
+        let lost = self.prng.chance(self.links[link.0].loss);
+        if !lost && self.passes(end) && self.passes(end.other()) {
             self.notes.push_back((
                 host,
                 Note::Incoming {
@@ -374,12 +387,18 @@ impl Network {
                     port,
                 },
             ));
-        } else if now >= until {
-            self.streams[end.stream].ends[0] = End::Gone;
-            self.notes.push_back((dialler, Note::Refused(end)));
         } else {
-            self.timers
-                .push((now + Duration::from_secs(1), NetEvent::Syn { end, until }));
+            let again = NetEvent::Syn {
+                end,
+                pause: pause * 2,
+            };
+            self.timers.push((now + pause, again));
+        }
+    }
+
+    fn give_up(&mut self, end: EndId) {
+        if self.streams[end.stream].ends[end.side] == End::Dialing {
+            self.lose(end);
         }
     }
 
@@ -393,11 +412,8 @@ impl Network {
         if reached {
             stream.ends[0] = End::Open;
             self.notes.push_back((host, Note::Opened(end)));
-        } else {
-            // The listener keeps an end that nobody will ever use: half open.
-            stream.ends[0] = End::Gone;
-            self.notes.push_back((host, Note::Refused(end)));
         }
+        // Else the listener keeps an end that nobody will ever use: half open.
     }
 
     fn deliver(&mut self, now: Duration, from: EndId) {
@@ -520,16 +536,19 @@ impl Network {
         self.timers.push((due, NetEvent::Deliver(end)));
     }
 
-    /// After a cut: every stream sends again, at its own time.
+    /// After a cut: every stream sends again, when its sender would have tried the next time.
     fn resume(&mut self, now: Duration, link: LinkId) {
         for stream in self.live(link).to_vec() {
             for side in 0..2 {
                 let Some(front) = self.streams[stream].queue[side].front() else {
                     continue;
                 };
-                let stalled =
-                    u64::try_from(now.saturating_sub(front.sent).as_millis()).unwrap_or(u64::MAX);
-                let due = now + self.prng.millis(1, stalled.clamp(1, MAX_BACKOFF_MS));
+                let mut due = front.sent;
+                let mut pause = self.prng.millis(RESEND_MS.0, RESEND_MS.1);
+                while due <= now {
+                    due += pause;
+                    pause *= 2;
+                }
                 for chunk in &mut self.streams[stream].queue[side] {
                     chunk.due = chunk.due.max(due);
                 }

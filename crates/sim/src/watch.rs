@@ -69,6 +69,7 @@ impl Watch {
                 self.following = true;
             }
             ToVolume::Open { .. }
+            | ToVolume::Ask
             | ToVolume::Lease { .. }
             | ToVolume::Drain { .. }
             | ToVolume::Close { .. } => {}

@@ -96,8 +96,6 @@ pub struct World {
     parted_long: bool,
     /// The strategy is or may become heartbeat for a while, in a run with a witness.
     changing: bool,
-    /// When the cables of a node that was cut off were last plugged in again.
-    rejoined: Option<Duration>,
     /// Pages of the images that differed when they were last compared.
     differing: BTreeSet<usize>,
     /// The node that was cut off last, until both serve together again.
@@ -193,7 +191,6 @@ impl World {
             parted: None,
             parted_long: false,
             changing: false,
-            rejoined: None,
             differing: BTreeSet::new(),
             cut_off: None,
             rest: None,

@@ -6,13 +6,14 @@ use anyhow::{Result, bail};
 use std::process::Command;
 
 /// What is needed: a program that the package brings, and the package.
-const NEEDED: [(&str, &str); 6] = [
+const NEEDED: [(&str, &str); 7] = [
     ("iscsi-test-cu", "libiscsi-bin"),
     ("iscsi-ls", "libiscsi-bin"),
     ("qemu-img", "qemu-utils"),
     ("mkfs.ext4", "e2fsprogs"),
     ("debugfs", "e2fsprogs"),
     ("tgtd", "tgt"),
+    ("ip", "iproute2"),
 ];
 /// qemu's iSCSI driver is a module of its own, without a program to look for.
 const QEMU_ISCSI: (&str, &str) = ("block-iscsi.so", "qemu-block-extra");

@@ -26,7 +26,11 @@ impl Control {
                     self.close(number, "the partner does not read");
                 }
             }
-            NodeAction::LinkClose { link } => {
+            NodeAction::LinkClose { link, silent: true } => {
+                self.witness.close(number(link));
+                self.close(number(link), "nothing came on it any more")
+            }
+            NodeAction::LinkClose { link, .. } => {
                 self.witness.close(number(link));
                 self.close(number(link), "refused; lockstep events says why")
             }
@@ -55,6 +59,12 @@ impl Control {
                     change.outcome = Some(outcome);
                 }
             }
+            NodeAction::FindInitiators {
+                link,
+                number,
+                volume,
+            } => self.find_initiators(link, number, volume),
+            NodeAction::PartnerInitiators { number, found } => self.partner_said(number, found),
             NodeAction::Portals { open } => {
                 self.send_to_thread(if open {
                     ToThread::OpenPortals

@@ -61,22 +61,11 @@ impl Control {
 
     /// Answers a request that had to wait for the list of sessions.
     pub(super) fn asked_with_sessions(&mut self, asked: Asked) {
-        let Asked { request, reply } = asked;
-        if let Request::Delete { name, confirm } = &request {
-            if self.change.is_some() {
-                self.wait_for_change(Asked { request, reply });
-                return;
-            }
-            match self.deletion(name, confirm) {
-                Ok(next) => {
-                    let what = format!("volume {name} deleted");
-                    self.propose(&next, what, request, reply);
-                }
-                Err(refusal) => drop(reply.send(Err(refusal))),
-            }
-            return;
+        match asked.request {
+            Request::Delete { .. } => self.delete(asked),
+            // Whoever asked may have gone.
+            _ => drop(asked.reply.send(json(&self.sessions_view()))),
         }
-        let _ = reply.send(json(&self.sessions_view()));
     }
 
     fn keep_copy(&mut self, name: &str, confirm: &str) -> Answer {
@@ -202,6 +191,17 @@ impl Control {
     pub(super) fn change_answer(&self, change: Option<&Request>) -> Answer {
         match change {
             Some(Request::Create(create)) => self.volume(&create.name),
+            Some(Request::Delete { .. }) => {
+                let mut changed = self.change_note();
+                if !changed.note.is_empty() {
+                    changed.note = format!(
+                        "{} is not reached: nobody knows whether initiators are logged in there; \
+                        it lets the volume go when it returns, and their sessions end then",
+                        self.partner_name()
+                    );
+                }
+                json(&changed)
+            }
             _ => json(&self.change_note()),
         }
     }
@@ -275,40 +275,6 @@ impl Control {
                     discovery",
                 ));
             }
-        }
-        Ok(next)
-    }
-
-    fn deletion(&self, name: &str, confirm: &str) -> Result<Pool, Refusal> {
-        let what = format!("volume {name}");
-        let next = self
-            .pool
-            .without_volume(name)
-            .map_err(|error| refusal(&what, error))?;
-        if confirm != name {
-            return Err(Refusal::new(
-                Class::Bad,
-                what,
-                "its name was not repeated",
-                format!("if it is meant: lockstep volume delete {name} --confirm {name}"),
-            ));
-        }
-        let sessions: Vec<Session> = self
-            .sessions_view()
-            .into_iter()
-            .filter(|session| session.volume == name)
-            .collect();
-        if let Some(session) = sessions.first() {
-            return Err(Refusal::new(
-                Class::Conflict,
-                what,
-                format!(
-                    "{} initiators are logged in, among them {}",
-                    sessions.len(),
-                    session.initiator
-                ),
-                "log them out first",
-            ));
         }
         Ok(next)
     }
@@ -406,7 +372,7 @@ impl Control {
         }
     }
 
-    fn sessions_view(&self) -> Vec<Session> {
+    pub(super) fn sessions_view(&self) -> Vec<Session> {
         let sessions = self.sessions.iter().map(|info| {
             let target = self.numbers.name(info.target).unwrap_or_default();
             view::session(info, &self.pool, target, &self.config)
@@ -461,7 +427,7 @@ fn change_name(change: &Request) -> String {
     }
 }
 
-fn refusal(what: &str, error: PoolError) -> Refusal {
+pub(super) fn refusal(what: &str, error: PoolError) -> Refusal {
     let (class, todo) = match &error {
         PoolError::Unknown { kind: "volume", .. } => {
             (Class::Missing, "lockstep volume list shows those there are")

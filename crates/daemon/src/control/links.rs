@@ -1,6 +1,10 @@
 //! The TCP connections that carry heartbeats and control frames: one a path, dialed by node 1,
-//! accepted by node 2, dialed again 500 ms after they end. They only move bytes, and tell the
+//! accepted by node 2, dialed again as soon as they end. They only move bytes, and tell the
 //! control thread what came and what went.
+//!
+//! After a cut the partner must be heard again before anybody goes alone. So a dial is short and
+//! each has a socket of its own: the kernel repeats what was lost only after pauses that double,
+//! but sends the first packet of a new connection at once.
 
 use crate::config::ControlPath;
 use std::io;
@@ -11,14 +15,22 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-/// Time between two attempts to reach the partner.
-const REDIAL: Duration = Duration::from_millis(500);
+/// Two attempts to reach the partner begin at least so far apart.
+const REDIAL: Duration = Duration::from_millis(250);
 
-/// An address that has not answered by then will not: links are local networks.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// An address that has not answered by then is asked anew. Links are local networks; the kernel
+/// itself would repeat its question only after a second.
+const DIAL_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A witness may be far away.
+const WITNESS_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What was queued when a link is closed here has so long to leave. A kernel whose buffer is full
+/// takes nothing, and the next link must not wait for it.
+const CLOSE_GRACE: Duration = Duration::from_millis(100);
 
 /// Heartbeats come several times a second; a link without a byte for so long is dead or foreign.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,11 +62,13 @@ pub(crate) enum LinkInput {
     DialFailed { path: usize, why: String },
 }
 
-/// Where a link's bytes are sent; dropping it closes the link once everything was sent.
+/// Where a link's bytes are sent; dropping it closes the link.
 #[derive(Debug)]
 pub(crate) struct LinkSender {
     pub(crate) link: u32,
     frames: mpsc::UnboundedSender<Vec<u8>>,
+    /// Dropped with it, which tells the link's task even while its socket takes nothing.
+    _open: oneshot::Sender<()>,
     /// Bounds `frames`, which has no bound of its own because sending must not wait.
     unsent: Arc<AtomicUsize>,
 }
@@ -115,6 +129,7 @@ pub(crate) async fn dial(
     out: mpsc::Sender<LinkInput>,
 ) {
     loop {
+        let next = Instant::now() + REDIAL;
         match connect(&ends).await {
             Ok(stream) => run(stream, path, &numbers, &out).await,
             Err(error) => {
@@ -124,7 +139,7 @@ pub(crate) async fn dial(
                 }
             }
         }
-        sleep(REDIAL).await;
+        sleep_until(next).await;
     }
 }
 
@@ -136,8 +151,8 @@ pub(crate) async fn dial_witness(
     out: mpsc::Sender<LinkInput>,
 ) {
     loop {
-        let connected = timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await;
-        match connected.unwrap_or_else(|_| Err(no_answer())) {
+        let connected = timeout(WITNESS_DIAL_TIMEOUT, TcpStream::connect(address)).await;
+        match connected.unwrap_or_else(|_| Err(no_answer(WITNESS_DIAL_TIMEOUT))) {
             Ok(stream) => run(stream, path, &numbers, &out).await,
             Err(error) => {
                 let why = error.to_string();
@@ -177,8 +192,9 @@ pub(crate) async fn accept_all(
     }
 }
 
-fn no_answer() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "no answer within 2 s")
+fn no_answer(within: Duration) -> io::Error {
+    let text = format!("no answer within {} ms", within.as_millis());
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
 async fn connect(ends: &ControlPath) -> io::Result<TcpStream> {
@@ -191,7 +207,7 @@ async fn connect(ends: &ControlPath) -> io::Result<TcpStream> {
     socket.bind(SocketAddr::new(ends.local.ip(), 0))?;
     timeout(DIAL_TIMEOUT, socket.connect(ends.remote))
         .await
-        .unwrap_or_else(|_| Err(no_answer()))
+        .unwrap_or_else(|_| Err(no_answer(DIAL_TIMEOUT)))
 }
 
 async fn run(stream: TcpStream, path: usize, numbers: &LinkNumbers, out: &mpsc::Sender<LinkInput>) {
@@ -202,10 +218,12 @@ async fn run(stream: TcpStream, path: usize, numbers: &LinkNumbers, out: &mpsc::
     }
     let (read, write) = stream.into_split();
     let (frames, queue) = mpsc::unbounded_channel();
+    let (open, closed) = oneshot::channel();
     let unsent = Arc::new(AtomicUsize::new(0));
     let sender = LinkSender {
         link,
         frames,
+        _open: open,
         unsent: Arc::clone(&unsent),
     };
     if out.send(LinkInput::Up { path, sender }).await.is_err() {
@@ -214,6 +232,7 @@ async fn run(stream: TcpStream, path: usize, numbers: &LinkNumbers, out: &mpsc::
     let why = tokio::select! {
         why = receive(link, read, out) => why,
         why = transmit(write, queue, &unsent) => why,
+        why = given_up(closed) => why,
     };
     // If nobody listens any more, the daemon is stopping.
     let _ = out.send(LinkInput::Down { link, why }).await;
@@ -233,6 +252,14 @@ async fn receive(link: u32, mut read: OwnedReadHalf, out: &mpsc::Sender<LinkInpu
             Err(_) => return "nothing came for 10 s".into(),
         }
     }
+}
+
+/// Ends a while after the link was closed here.
+async fn given_up(closed: oneshot::Receiver<()>) -> String {
+    // Nothing is ever sent on it.
+    let _ = closed.await;
+    sleep(CLOSE_GRACE).await;
+    "closed here".into()
 }
 
 async fn transmit(
@@ -318,11 +345,42 @@ mod tests {
     }
 
     #[test]
+    fn a_link_whose_socket_takes_nothing_does_not_hold_up_the_next_one() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let deaf = TcpListener::bind(free_port()).await.unwrap();
+            let near = ControlPath {
+                sync: true,
+                local: free_port(),
+                remote: deaf.local_addr().unwrap(),
+            };
+            let (out, mut inputs) = mpsc::channel(8);
+            tokio::spawn(dial(0, near, LinkNumbers::default(), out));
+            let first = up(&mut inputs).await;
+            // Accepted, never read: the kernels' buffers fill, and the rest waits here.
+            let _unread = deaf.accept().await.unwrap();
+            assert!(first.send(vec![0; UNSENT_MAX]));
+            tokio::task::yield_now().await;
+            let number = first.link;
+            drop(first);
+            assert!(matches!(
+                inputs.recv().await.unwrap(),
+                LinkInput::Down { link, .. } if link == number
+            ));
+            assert_ne!(up(&mut inputs).await.link, number);
+        });
+    }
+
+    #[test]
     fn a_partner_that_does_not_read_is_found_out() {
         let (frames, _queue) = mpsc::unbounded_channel();
         let sender = LinkSender {
             link: 0,
             frames,
+            _open: oneshot::channel().0,
             unsent: Arc::new(AtomicUsize::new(0)),
         };
         assert!(sender.send(vec![0; UNSENT_MAX]));

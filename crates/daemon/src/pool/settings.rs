@@ -18,11 +18,12 @@ const FIRST_BURST: u32 = 64 << 10;
 /// Commands a session may have outstanding: what XenServer's initiator uses.
 const COMMAND_WINDOW: u32 = 128;
 
-/// Open connections: two portals, 64 hosts, and as much again for reconnects.
-const CONNECTIONS_MAX: u32 = 1024;
+/// Open connections: 64 hosts with four sessions, and half of them again while they reconnect, or
+/// have not logged in.
+pub(crate) const CONNECTIONS_MAX: u32 = 448;
 
 /// Connections that have not logged in: a storm of them leaves room for those that have.
-const HALF_OPEN_MAX: u32 = 256;
+const HALF_OPEN_MAX: u32 = 128;
 
 /// The numbers by which this run knows targets. A number is never used for another target in the
 /// same run, so that a session of a vanished target cannot be mistaken for one of a new target.

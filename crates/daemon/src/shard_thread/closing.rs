@@ -1,7 +1,7 @@
 //! How connections end: by the shard's wish, by the peer, or by our patience.
 
 use super::connection::{Connection, INBOX_BYTES, Phase, Receiving};
-use super::links::{Core, Links};
+use super::links::{Core, Links, Slot};
 use super::tokens::Owner;
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_uring::{Op, net};
@@ -29,6 +29,10 @@ impl Links {
     pub(super) fn wind_up(&mut self, core: &mut Core, index: u32) {
         let by = core.now + FLUSH_TIME;
         let connection = self.expect(index);
+        if !connection.spoken {
+            // There is nothing that could be lost.
+            return self.die(core, index);
+        }
         connection.phase = Phase::Flushing { by };
         // The wanted buffer may be needed elsewhere soon.
         if let Some((op, Receiving::Buffer { .. })) = connection.receiving {
@@ -54,6 +58,21 @@ impl Links {
         };
         if connection.receiving.is_none() {
             self.discard(core, index);
+        }
+    }
+
+    /// Ends the connection that has lingered longest.
+    pub(super) fn end_a_lingering(&mut self, core: &mut Core) {
+        let lingering = |slot: &Slot| match slot.connection.as_ref()?.phase {
+            Phase::Lingering { by } => Some(by),
+            _ => None,
+        };
+        let oldest = (0..)
+            .zip(&self.slots)
+            .filter_map(|(index, slot)| Some((lingering(slot)?, index)))
+            .min();
+        if let Some((_, index)) = oldest {
+            self.die(core, index);
         }
     }
 

@@ -84,6 +84,8 @@ pub(super) struct Connection {
     pub sending: Option<Sending>,
     /// Bytes in `outgoing` and `sending`.
     queued: usize,
+    /// Something was queued for it ever.
+    pub spoken: bool,
     /// It is not read from while too much is queued for it.
     held_back: bool,
     /// The other end is an initiator.
@@ -102,6 +104,7 @@ impl Connection {
             id,
             socket,
             queued: 0,
+            spoken: false,
             held_back: false,
             initiator: matches!(origin, Origin::Portal(_)),
             phase: Phase::Open,
@@ -124,6 +127,7 @@ impl Connection {
     /// So many bytes joined the queue.
     pub(super) const fn queues(&mut self, count: usize) {
         self.queued += count;
+        self.spoken = true;
     }
 
     /// The peer's kernel took bytes of the queue. Whether it may be read from again.

@@ -4,8 +4,10 @@
 //! is; of large ones, what the inbox has is copied and the rest is received in place.
 
 use super::connection::{Connection, INBOX_BYTES, Parcel, Phase, Receiving};
+use super::door::{Door, TAKEN_A_TURN};
 use super::tokens::Owner;
 use crate::crc;
+use crate::pool::settings;
 use crate::recorder::{self, Recorder};
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_engine::interface::{Action, Event, Origin, Want};
@@ -13,14 +15,18 @@ use lockstep_engine::shard::Shard;
 use lockstep_mirror::control::Time;
 use lockstep_mirror::operation::BufferId;
 use lockstep_uring::{Arena, Errno, Op, Ring, net};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Connections of a shard: 64 hosts with four sessions, twice that in a failover, the partner's,
-/// and as many again that have not logged in yet. Their inboxes are occupied when first used.
-pub(super) const CONNECTIONS_MAX: u32 = 512;
+/// Connections of a shard: as many as the iSCSI layer takes (it decides whom it turns away), some
+/// that are being closed, and the partner's. Their inboxes are occupied when first used: 128 MiB
+/// if all are.
+pub(super) const CONNECTIONS_MAX: u32 = settings::CONNECTIONS_MAX + 48 + PARTNERS;
+/// Connections that are kept free for the partner: 8 links, each with a successor.
+const PARTNERS: u32 = 16;
 /// From here on receiving in place beats copying (measured: about 64 KiB).
 const IN_PLACE_MIN: u32 = 64 << 10;
 /// What a receive into the inbox asks for while large data come in: some headers.
@@ -78,7 +84,9 @@ impl Taker<'_> {
 /// The connections.
 pub(super) struct Links {
     pub(super) slots: Vec<Slot>,
-    free: Vec<u32>,
+    /// The first is used first, so that few inboxes are occupied.
+    free: BTreeSet<u32>,
+    pub(super) door: Door,
     /// The arena's slot of connection 0's inbox; those of the others follow.
     pub(super) first_inbox: u32,
     touched: Vec<u32>,
@@ -107,7 +115,8 @@ impl Links {
     pub(super) fn new(first_inbox: u32, stall: Duration) -> Self {
         Self {
             slots: Vec::new(),
-            free: Vec::new(),
+            free: BTreeSet::new(),
+            door: Door::default(),
             first_inbox,
             touched: Vec::new(),
             unsent: Vec::new(),
@@ -123,6 +132,36 @@ impl Links {
         }
     }
 
+    /// An accepted socket: an initiator's waits for its turn.
+    pub(super) fn arrived(&mut self, core: &mut Core, socket: OwnedFd, origin: Origin) {
+        if origin == Origin::Partner {
+            self.insert(core, socket, origin);
+        } else if !self.door.arrived(socket, origin) {
+            self.refused += 1;
+        }
+    }
+
+    /// Takes those who wait, as many as may come in one turn. If there is no room, whoever only
+    /// lingers makes some.
+    pub(super) fn take_waiting(&mut self, core: &mut Core) {
+        for _ in 0..TAKEN_A_TURN.min(self.door.len()) {
+            if !self.may_take() {
+                self.end_a_lingering(core);
+            } else if let Some((socket, origin)) = self.door.next() {
+                self.insert(core, socket, origin);
+            }
+        }
+    }
+
+    /// Whether somebody waits and can be taken.
+    pub(super) fn may_take(&self) -> bool {
+        self.door.len() > 0 && self.room() > PARTNERS as usize
+    }
+
+    fn room(&self) -> usize {
+        self.free.len() + CONNECTIONS_MAX as usize - self.slots.len()
+    }
+
     /// Takes a connected socket; closes it if there are too many, or if it is gone already.
     /// Whether the shard has it now.
     pub(super) fn insert(&mut self, core: &mut Core, socket: OwnedFd, origin: Origin) -> bool {
@@ -132,8 +171,7 @@ impl Links {
             probes: 3,
         };
         let ready = net::set_options(&socket, patience).and_then(|()| net::peer(&socket));
-        let room = !self.free.is_empty() || self.slots.len() < CONNECTIONS_MAX as usize;
-        let (Ok(peer), true) = (ready, room) else {
+        let (Ok(peer), 1..) = (ready, self.room()) else {
             self.refused += 1;
             return false;
         };
@@ -142,7 +180,7 @@ impl Links {
     }
 
     fn admit(&mut self, core: &mut Core, socket: OwnedFd, origin: Origin, peer: SocketAddr) {
-        let index = self.free.pop().unwrap_or_else(|| {
+        let index = self.free.pop_first().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("at most CONNECTIONS_MAX")
         });
@@ -201,7 +239,7 @@ impl Links {
         while let Some(conn) = self.closed.pop() {
             core.event(Event::Closed { conn });
             // Only now: a connection accepted in the same turn must not get this name's slot before.
-            self.free.push(conn.slot);
+            self.free.insert(conn.slot);
             worked = true;
         }
         while let Some(index) = self.touched.pop() {

@@ -129,7 +129,7 @@ impl Portals {
             return;
         }
         if let Gift::Socket(socket) = completion.gift {
-            links.insert(core, socket, listener.origin);
+            links.arrived(core, socket, listener.origin);
         }
         if !completion.more {
             // No descriptor was free, say: begins anew, after a pause that lets others close.

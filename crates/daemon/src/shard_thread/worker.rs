@@ -163,6 +163,7 @@ impl Worker {
             if self.take_orders() {
                 return;
             }
+            self.links.take_waiting(&mut self.core);
             self.keep_time();
             self.byte_work
                 .turn(&mut self.core.arena, &mut self.bytes_done);
@@ -186,7 +187,7 @@ impl Worker {
 
     /// How long nothing needs to be done.
     fn wait(&self) -> Duration {
-        if self.byte_work.is_waiting() {
+        if self.byte_work.is_waiting() || self.links.may_take() {
             return Duration::ZERO;
         }
         let deadline = self
@@ -245,6 +246,7 @@ impl Worker {
                         .want_data(&mut self.core, true, &mut self.fresh_reports)
                 }
                 Ok(ToThread::ClosePortals) => {
+                    self.links.door.turn_away();
                     self.portals
                         .want_data(&mut self.core, false, &mut self.fresh_reports)
                 }

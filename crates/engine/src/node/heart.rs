@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_mirror::control::{Incarnation, Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
-use lockstep_mirror::lease::{Drift, Heartbeats};
+use lockstep_mirror::lease::{Drift, Heartbeats, Timing};
 use lockstep_mirror::membership::Contact;
 
 /// What is known of both nodes' lives.
@@ -23,6 +23,8 @@ pub(super) struct Heart {
     /// The last heartbeat of that run.
     pub(super) heard: Option<Time>,
     contact: Contact,
+    /// Since the last heartbeat initiators were asked whether they reach this node.
+    doubted: bool,
     /// When this node last looked, and since when it has looked without a long pause: what was
     /// said to a process that did not run is read only afterwards.
     looked: Time,
@@ -41,6 +43,7 @@ impl Heart {
             incarnation: None,
             heard: None,
             contact: Contact::Silent { since: now },
+            doubted: false,
             looked: now,
             awake: now,
             drift: Drift::default(),
@@ -60,14 +63,20 @@ impl Heart {
         self.contact
     }
 
+    /// When this node last looked at anything.
+    pub(super) const fn looked(&self) -> Time {
+        self.looked
+    }
+
     pub(super) const fn hears(&self) -> bool {
         matches!(self.contact, Contact::Heard { .. })
     }
 
     /// The next moment at which something is due.
-    pub(super) fn deadline(&self, silence: Duration, precedence: Duration) -> Time {
+    pub(super) fn deadline(&self, timing: &Timing) -> Time {
         let heard = self.heard.unwrap_or(self.started).max(self.awake);
-        let due = [heard + silence, heard + silence + precedence];
+        let silent = heard + timing.silence;
+        let due = [heard + timing.doubt(), silent, silent + timing.precedence];
         due.into_iter()
             .filter(|at| *at > self.looked)
             .fold(self.next_beat, Time::min)
@@ -164,11 +173,13 @@ impl Node {
             }
         }
         self.heart.looked = turn.now;
-        let heard = self
-            .heart
-            .heard
-            .map(|at| at.max(self.heart.awake))
-            .filter(|at| turn.now < *at + silence);
+        let last = self.heart.heard.map(|at| at.max(self.heart.awake));
+        let heard = last.filter(|at| turn.now < *at + silence);
+        let doubt = last.is_some_and(|at| turn.now >= at + timing.doubt());
+        if doubt && !core::mem::replace(&mut self.heart.doubted, doubt) {
+            self.ask_whether_reached(turn, true);
+        }
+        self.heart.doubted = doubt;
         let contact = match (heard, self.heart.incarnation) {
             (Some(_), Some(incarnation)) => Contact::Heard { incarnation },
             _ => Contact::Silent {
@@ -182,10 +193,16 @@ impl Node {
         }
         match (before, contact) {
             (_, Contact::Heard { .. }) => {
+                if matches!(before, Contact::Silent { .. }) {
+                    for volume in self.volumes.values_mut() {
+                        volume.membership.heard_again(turn.now);
+                    }
+                }
                 turn.event(Severity::Info, None, "the partner is heard".into())
             }
             (Contact::Heard { .. }, Contact::Silent { .. }) => {
                 self.pool.forget_partner();
+                self.ask_whether_reached(turn, false);
                 let text = format!(
                     "the partner is silent on every channel for {} ms",
                     silence.as_millis()
@@ -195,6 +212,15 @@ impl Node {
             (Contact::Silent { .. }, Contact::Silent { .. }) => {}
         }
         true
+    }
+
+    /// Whether initiators reach this node is known best from before the silence is noticed.
+    fn ask_whether_reached(&mut self, turn: &mut Turn<'_>, anew: bool) {
+        for (id, volume) in &mut self.volumes {
+            if let Some(order) = volume.membership.ask(anew) {
+                turn.order(ToShard::Volume(*id, order));
+            }
+        }
     }
 
     fn tell_drift(&mut self, turn: &mut Turn<'_>) {

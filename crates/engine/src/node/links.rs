@@ -13,8 +13,8 @@ use lockstep_mirror::fields::Fields;
 use lockstep_mirror::frame::{HEADER_LEN, Opener, Sealer, mac_required};
 use lockstep_mirror::hello::{HELLO_LEN, Hello, PROOF_LEN, Purpose, Side};
 
-/// A peer that has not proved itself by then is cut off.
-const HANDSHAKE: Duration = Duration::from_secs(2);
+/// A peer that has not proved itself by then is cut off: two round trips in a local network.
+const HANDSHAKE: Duration = Duration::from_secs(1);
 /// Proven links at the same time: four paths, each with its successor while the old one dies.
 const MAX_LINKS: usize = 8;
 /// Links that have yet to prove themselves. One more puts out the oldest: strangers who hold
@@ -30,6 +30,8 @@ pub(super) struct Link {
     since: Time,
     /// Bytes of an unfinished hello, proof or frame.
     buffer: Vec<u8>,
+    /// When bytes last came, or when this node began to listen again.
+    pub(super) listened: Time,
     pub(super) heard: Option<Time>,
     pub(super) round_trip: Option<Duration>,
 }
@@ -86,10 +88,10 @@ impl Link {
         turn.out.push(NodeAction::LinkSend { link: id, bytes });
     }
 
-    fn close(&mut self, id: LinkId, turn: &mut Turn<'_>) {
+    fn close(&mut self, id: LinkId, turn: &mut Turn<'_>, silent: bool) {
         self.state = State::Closing;
         self.buffer = Vec::new();
-        turn.out.push(NodeAction::LinkClose { link: id });
+        turn.out.push(NodeAction::LinkClose { link: id, silent });
     }
 }
 
@@ -108,13 +110,16 @@ impl Node {
             .filter(|(_, it)| !matches!(it.state, State::Closing))
             .partition(|(_, it)| it.peer().is_some());
         let Some(partner) = self.settings.partner.filter(|_| proven.len() < MAX_LINKS) else {
-            turn.out.push(NodeAction::LinkClose { link: id });
+            turn.out.push(NodeAction::LinkClose {
+                link: id,
+                silent: false,
+            });
             return;
         };
         if open.len() >= MAX_HALF_OPEN
             && let Some((oldest, link)) = open.into_iter().min_by_key(|(id, it)| (it.since, **id))
         {
-            link.close(*oldest, turn);
+            link.close(*oldest, turn, false);
         }
         let me = Side {
             node: self.settings.node,
@@ -132,6 +137,7 @@ impl Node {
             state: State::Hello(Box::new(hello)),
             since: turn.now,
             buffer: Vec::new(),
+            listened: turn.now,
             heard: None,
             round_trip: None,
         };
@@ -143,6 +149,9 @@ impl Node {
     }
 
     pub(super) fn link_bytes(&mut self, turn: &mut Turn<'_>, id: LinkId, mut bytes: &[u8]) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.listened = turn.now;
+        }
         while let Some(link) = self.links.get_mut(&id) {
             if matches!(link.state, State::Closing) {
                 return;
@@ -238,7 +247,7 @@ impl Node {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
-        link.close(id, turn);
+        link.close(id, turn, false);
         let path = link.path;
         let said = self
             .refused
@@ -254,11 +263,23 @@ impl Node {
         }
     }
 
-    pub(super) fn expire_handshakes(&mut self, turn: &mut Turn<'_>) {
+    /// Closes links on which nothing comes. A connection that has lost something sends it again
+    /// only after pauses that double; a new one is there as soon as the cable is.
+    pub(super) fn expire_links(&mut self, turn: &mut Turn<'_>) {
+        let quiet = self.settings.timing.quiet();
+        // What was sent to a process that did not run has yet to be read.
+        let slept = turn.now >= self.heart.looked() + quiet / 2;
         for (id, link) in &mut self.links {
-            let open = matches!(link.state, State::Hello(_) | State::Proof(_));
-            if open && turn.now >= link.since + HANDSHAKE {
-                link.close(*id, turn);
+            if slept {
+                link.listened = turn.now;
+            }
+            let late = match link.state {
+                State::Hello(_) | State::Proof(_) => turn.now >= link.since + HANDSHAKE,
+                State::Header(_) | State::Payload(..) => turn.now >= link.listened + quiet,
+                State::Closing => false,
+            };
+            if late {
+                link.close(*id, turn, true);
             }
         }
     }
@@ -268,7 +289,7 @@ impl Node {
         for (id, link) in &mut self.links {
             if link.peer().is_some_and(|it| it.incarnation != incarnation) {
                 // An earlier run of the partner; what still comes from it is the past.
-                link.close(*id, turn);
+                link.close(*id, turn, true);
             }
         }
         self.heart.partner_runs(incarnation);
@@ -306,6 +327,9 @@ impl Node {
                 bytes,
             } => {
                 self.pool_chunk_in((version, commit), total, offset, &bytes);
+            }
+            asked @ (ControlFrame::AskInitiators { .. } | ControlFrame::Initiators { .. }) => {
+                Self::initiators_in(turn, id, asked);
             }
         }
     }

@@ -5,6 +5,7 @@ extern crate std;
 
 mod chaos;
 mod config;
+mod flaps;
 mod majority;
 mod path;
 mod review;

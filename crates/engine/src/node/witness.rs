@@ -57,6 +57,7 @@ impl Witness {
         if let Some(connection) = self.connection.take() {
             turn.out.push(NodeAction::LinkClose {
                 link: connection.link,
+                silent: false,
             });
         }
     }
@@ -119,7 +120,8 @@ impl Node {
     pub(super) fn witness_up(&mut self, turn: &mut Turn<'_>, link: LinkId) {
         self.witness.close(turn);
         let Some(secret) = &self.witness.secret else {
-            turn.out.push(NodeAction::LinkClose { link });
+            let silent = false;
+            turn.out.push(NodeAction::LinkClose { link, silent });
             return;
         };
         let me = Side {

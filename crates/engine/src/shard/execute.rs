@@ -2,10 +2,9 @@
 //! buffers, one after the other. Nothing here looks at a block's bytes, except the one block
 //! that WRITE SAME repeats, which is a parameter.
 
+use super::Shard;
 use super::tasks::{NOBODY, Sort, Stage, Task};
-use super::{Owner, Shard, index};
 use crate::interface::Action;
-use crate::pool::Purpose;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::{DataIn, TaskId};
 use lockstep_mirror::control::Time;
@@ -13,7 +12,7 @@ use lockstep_mirror::operation::{
     self as mirrored, BufferId, Extent, MAX_RANGE_BYTES, MAX_WRITE_BYTES, Payload,
 };
 use lockstep_mirror::volume_action::{Refusal, Ticket};
-use lockstep_mirror::volume_io::{Io, IoError, Value};
+use lockstep_mirror::volume_io::Io;
 use lockstep_scsi::interface::{Answer, Blocks, Operation, Outcome};
 
 /// An operation at work, and what it needs to know for its next step.
@@ -230,52 +229,7 @@ impl Shard {
         });
     }
 
-    fn write_same(
-        &mut self,
-        now: Time,
-        id: TaskId,
-        extent: Extent,
-        discard: bool,
-        actions: &mut Vec<Action>,
-    ) {
-        let block_size = self.block_size(id);
-        let task = self
-            .task_mut(id)
-            .expect("the caller knows that the task is there");
-        if task.bytes.len() < index(block_size) {
-            return self.finish(now, id, Outcome::BadData, DataIn::None);
-        }
-        if task.bytes.iter().all(|&byte| byte == 0) {
-            return self.ranges(now, id, discard, [extent].into(), actions);
-        }
-        let len = small(extent.len.min(u64::from(MAX_WRITE_BYTES)));
-        // The task holds no other buffer, and waiting here would be a second place to wait in:
-        // when even the partner's quarter is used up, the initiator tries again.
-        let Some(buffer) = self.pool.take(len, Purpose::Partner) else {
-            return self.finish(now, id, Outcome::Busy, DataIn::None);
-        };
-        let task = self.task_mut(id).expect("still there");
-        task.buffer = Some(buffer);
-        let bytes = core::mem::take(&mut task.bytes).into_boxed_slice();
-        run(
-            task,
-            Run::Filling {
-                extent,
-                step: Fill::Put,
-            },
-        );
-        self.byte_work(
-            id,
-            Io::Put {
-                buffer,
-                at: 0,
-                bytes,
-            },
-            actions,
-        );
-    }
-
-    fn ranges(
+    pub(super) fn ranges(
         &mut self,
         now: Time,
         id: TaskId,
@@ -290,7 +244,14 @@ impl Shard {
         self.advance(now, id, actions);
     }
 
-    fn submit_write(&mut self, now: Time, id: TaskId, extent: Extent, fua: bool, crc: u32) {
+    pub(super) fn submit_write(
+        &mut self,
+        now: Time,
+        id: TaskId,
+        extent: Extent,
+        fua: bool,
+        crc: u32,
+    ) {
         let task = self
             .task_mut(id)
             .expect("the caller knows that the task is there");
@@ -312,28 +273,6 @@ impl Shard {
         self.mirror(volume, |mirror, out| {
             mirror.submit_received(now, received, ticket, operation, out)
         });
-    }
-
-    fn read_other(&mut self, now: Time, id: TaskId, extent: Extent) {
-        let Some(other) = self.pool.take(small(extent.len), Purpose::Partner) else {
-            return self.finish(now, id, Outcome::Busy, DataIn::None);
-        };
-        let task = self
-            .task_mut(id)
-            .expect("the caller knows that the task is there");
-        let (volume, ticket) = run(task, Run::ReadingOther { extent, other });
-        self.mirror(volume, |mirror, out| {
-            mirror.read(now, ticket, extent, other, 0, out)
-        });
-    }
-
-    /// Work on the task's buffers, by the driver.
-    fn byte_work(&mut self, id: TaskId, io: Io, actions: &mut Vec<Action>) {
-        let volume = self
-            .task(id)
-            .expect("the caller knows that the task is there")
-            .volume;
-        self.start_io(volume, Owner::Task(id), io, actions);
     }
 
     /// The mirror has ended one of a task's requests.
@@ -360,113 +299,8 @@ impl Shard {
         }
     }
 
-    /// Work on buffers has ended.
-    pub(super) fn byte_work_done(
-        &mut self,
-        now: Time,
-        id: TaskId,
-        result: Result<Value, IoError>,
-        actions: &mut Vec<Action>,
-    ) {
-        let block_size = self.block_size(id);
-        let value = result.expect("work on buffers does not fail");
-        let task = self.task_mut(id).expect("a task outlives its work");
-        task.outstanding -= 1;
-        if task.aborted {
-            if let Stage::Running(Run::Comparing { other }) = task.stage {
-                self.release(other);
-            }
-            return self.drop_task(now, id);
-        }
-        let Stage::Running(state) = core::mem::replace(&mut task.stage, Stage::Answered) else {
-            unreachable!("only running tasks have work done");
-        };
-        let buffer = task.buffer.expect("work is done on the task's buffer");
-        match (state, value) {
-            (Run::Trimming { extent, fua }, Value::Crc(crc)) => {
-                self.submit_write(now, id, extent, fua, crc)
-            }
-            (Run::Repeating { extent }, _) => self.read_other(now, id, extent),
-            (Run::Comparing { other }, Value::Difference(difference)) => {
-                self.release(other);
-                let outcome = match difference {
-                    None => Outcome::Good,
-                    Some(offset) => Outcome::Miscompare {
-                        offset: u64::from(offset),
-                    },
-                };
-                self.finish(now, id, outcome, DataIn::None);
-            }
-            (
-                Run::Filling {
-                    extent,
-                    step: Fill::Put,
-                },
-                _,
-            ) => {
-                run(
-                    task,
-                    Run::Filling {
-                        extent,
-                        step: Fill::Repeat,
-                    },
-                );
-                let len = small(extent.len.min(u64::from(MAX_WRITE_BYTES)));
-                self.byte_work(
-                    id,
-                    Io::Fill {
-                        buffer,
-                        at: 0,
-                        pattern: block_size,
-                        len,
-                    },
-                    actions,
-                );
-            }
-            (
-                Run::Filling {
-                    extent,
-                    step: Fill::Repeat,
-                },
-                _,
-            ) => {
-                run(
-                    task,
-                    Run::Filling {
-                        extent,
-                        step: Fill::Crc,
-                    },
-                );
-                let len = small(extent.len.min(u64::from(MAX_WRITE_BYTES)));
-                self.byte_work(id, Io::Crc { buffer, at: 0, len }, actions);
-            }
-            (
-                Run::Filling {
-                    extent,
-                    step: Fill::Crc,
-                },
-                Value::Crc(crc),
-            ) => {
-                let len = small(extent.len.min(u64::from(MAX_WRITE_BYTES)));
-                let payload = Payload {
-                    buffer,
-                    at: 0,
-                    len,
-                    crc,
-                };
-                task.stage = Stage::Running(Run::Pattern {
-                    next: extent.offset,
-                    end: extent.end(),
-                    payload,
-                });
-                self.advance(now, id, actions);
-            }
-            _ => unreachable!("the driver answers what was asked"),
-        }
-    }
-
     /// Nothing is outstanding: the next step, or the end.
-    fn advance(&mut self, now: Time, id: TaskId, actions: &mut Vec<Action>) {
+    pub(super) fn advance(&mut self, now: Time, id: TaskId, actions: &mut Vec<Action>) {
         let task = self
             .task_mut(id)
             .expect("the caller knows that the task is there");
@@ -612,14 +446,14 @@ impl Shard {
 }
 
 /// Puts the task into a state in which one request is outstanding.
-fn run(task: &mut Task, state: Run) -> (usize, Ticket) {
+pub(super) fn run(task: &mut Task, state: Run) -> (usize, Ticket) {
     task.stage = Stage::Running(state);
     task.outstanding += 1;
     (task.volume, task.ticket())
 }
 
 /// A length that was checked to be at most `MAX_WRITE_BYTES`, or half a ticket.
-fn small(len: u64) -> u32 {
+pub(super) fn small(len: u64) -> u32 {
     u32::try_from(len).expect("the SCSI layer bounds transfers")
 }
 

@@ -1,17 +1,13 @@
 //! What `Node` and the control plane tell a shard, and the dialling of data connections.
 
 use super::partner::{MAX_CHANNELS, Partner, Stage, head};
-use super::{HANDSHAKE, Kind, PartnerSettings, REDIAL, Shard, VolumeSlot, index};
-use crate::counters::VolumeCounters;
-use crate::interface::{Action, Body, FromShard, ToShard, VolumeSettings};
+use super::{HANDSHAKE, Kind, PartnerSettings, REDIAL, Shard, index};
+use crate::interface::{Action, Body, FromShard, ToShard};
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::{ConnId, TargetId};
 use lockstep_mirror::control::{Time, ToVolume};
 use lockstep_mirror::hello::{Hello, Purpose, Side};
-use lockstep_mirror::volume::Volume;
 use lockstep_mirror::volume_action::ChannelId;
-use lockstep_scsi::disk::Disk;
-use lockstep_scsi::interface::Geometry;
 
 impl Shard {
     pub(super) fn order(&mut self, now: Time, order: ToShard, actions: &mut Vec<Action>) {
@@ -21,21 +17,13 @@ impl Shard {
                 self.session(|endpoint, out| endpoint.configure(now, *settings, out));
             }
             ToShard::Attach(settings) => self.attach(now, *settings),
-            ToShard::Detach(id) => {
-                if let Some(volume) = self.volume_index(id.0) {
-                    let slot = &mut self.volumes[volume];
-                    slot.live = false;
-                    let target = slot.settings.target;
-                    self.luns.retain(|_, index| *index != volume);
-                    self.tell_luns(target);
-                }
-            }
+            ToShard::Detach(id) => self.detach(now, id),
             ToShard::Volume(id, order) => {
                 // None: an order that crossed the volume's detaching.
                 if let Some(volume) = self.volume_index(id.0) {
-                    let suspended = order == ToVolume::Suspend;
+                    let ask = matches!(order, ToVolume::Suspend | ToVolume::Ask);
                     self.mirror(volume, |mirror, out| mirror.order(now, order, out));
-                    if suspended {
+                    if ask {
                         let target = TargetId(self.volumes[volume].settings.target);
                         self.session(|endpoint, out| endpoint.ping_target(now, target, out));
                     }
@@ -91,67 +79,6 @@ impl Shard {
         }
     }
 
-    fn attach(&mut self, now: Time, settings: VolumeSettings) {
-        let spec = settings.spec;
-        assert!(
-            self.volume_index(spec.id.0).is_none(),
-            "a volume is attached once"
-        );
-        let geometry = Geometry {
-            blocks: spec.size / u64::from(spec.block_size),
-            block_size: spec.block_size,
-            physical_exponent: settings.physical_exponent,
-            write_cache: spec.cache == lockstep_mirror::control::CacheMode::WriteBack,
-            unmap: settings.unmap,
-            read_only: false,
-        };
-        let mut disk = Disk::new(settings.identity.clone(), geometry);
-        for (id, nexus) in self
-            .nexuses
-            .iter()
-            .filter(|(_, nexus)| nexus.target.0 == settings.target)
-        {
-            disk.nexus_up(id.0, &nexus.initiator);
-        }
-        let number = self.volumes.len();
-        let target = settings.target;
-        self.luns.insert((settings.target, settings.lun), number);
-        self.volumes.push(VolumeSlot {
-            disk,
-            mirror: Volume::new(spec),
-            counters: VolumeCounters::default(),
-            live: true,
-            settings,
-        });
-        self.tell_luns(target);
-        // Without a token, what came before the next heartbeat could not be forwarded.
-        if let Some((token, received)) = self.token {
-            self.volumes[number].mirror.token(token, received);
-        }
-        let up: Vec<_> = self
-            .channels
-            .iter()
-            .filter_map(|(&channel, &conn)| Some((channel, self.partner_of(conn)?.incarnation?)))
-            .collect();
-        for (channel, incarnation) in up {
-            self.mirror(number, |volume, out| {
-                volume.channel_up(now, channel, incarnation, out)
-            });
-        }
-    }
-
-    /// Each logical unit of the target lists all of them.
-    fn tell_luns(&mut self, target: u32) {
-        let luns = self.luns_of(target);
-        for slot in self
-            .volumes
-            .iter_mut()
-            .filter(|slot| slot.live && slot.settings.target == target)
-        {
-            slot.disk.set_luns(luns.clone());
-        }
-    }
-
     /// Begins the handshake of a new data connection, or `None` when it is not wanted.
     pub(super) fn greet(
         &mut self,
@@ -189,6 +116,7 @@ impl Shard {
             incarnation: None,
             dial,
             until: Some(now + HANDSHAKE),
+            starved: None,
         })
     }
 

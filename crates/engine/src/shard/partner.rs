@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::ConnId;
 use lockstep_mirror::control::{Incarnation, Time};
-use lockstep_mirror::data_frame::blocks_follow;
+use lockstep_mirror::data_frame::{blocks_follow, is_forward};
 use lockstep_mirror::fields::Fields;
 use lockstep_mirror::frame::{HEADER_LEN, Opener, Sealer};
 use lockstep_mirror::hello::{HELLO_LEN, Hello, PROOF_LEN};
@@ -21,6 +21,12 @@ pub(super) const MAX_LIST_BYTES: u32 = 64 << 10;
 const MAX_BLOCK_BYTES: u32 = lockstep_mirror::operation::MAX_WRITE_BYTES;
 /// Data connections taken at once: four links with two connections each are plenty.
 pub(super) const MAX_CHANNELS: usize = 8;
+
+/// How long blocks of the partner wait for a buffer before they are refused, if they may be: behind
+/// them on their connection wait acknowledgements, and these may be what frees a buffer. Long
+/// enough for a burst, and far below what makes an operation late
+/// (`lockstep_mirror::volume::LATE_AFTER`).
+const PARTNER_PATIENCE: Time = Time::from_secs(1);
 
 /// How far a data connection is.
 pub(super) enum Stage {
@@ -36,6 +42,8 @@ pub(super) enum Stage {
     NoBuffer(Fields),
     /// Blocks follow, into this buffer.
     Blocks(Fields, BufferId),
+    /// So many bytes of blocks follow that nobody here needs.
+    Skipping(u32),
 }
 
 /// One data connection.
@@ -47,6 +55,8 @@ pub(super) struct Partner {
     pub(super) dial: Option<u32>,
     /// The handshake's deadline, until it is finished.
     pub(super) until: Option<Time>,
+    /// Since when no blocks on it have found a buffer.
+    pub(super) starved: Option<Time>,
 }
 
 impl Partner {
@@ -58,6 +68,7 @@ impl Partner {
             Stage::Header => Want::Bytes(size(HEADER_LEN)),
             Stage::List(fields) => Want::Bytes(fields.payload_len),
             Stage::NoBuffer(_) => Want::Wait,
+            Stage::Skipping(len) => Want::Skip(*len),
             Stage::Blocks(fields, buffer) => Want::Data {
                 buffer: *buffer,
                 at: 0,
@@ -140,14 +151,8 @@ impl Shard {
                         fields.payload_len
                     ));
                 } else {
-                    self.partner_mut(conn).stage =
-                        match self.pool.take(fields.payload_len, Purpose::Partner) {
-                            Some(buffer) => Stage::Blocks(fields, buffer),
-                            None => {
-                                self.starved_partners.push_back(conn);
-                                Stage::NoBuffer(fields)
-                            }
-                        };
+                    let stage = self.room_for(now, conn, fields);
+                    self.partner_mut(conn).stage = stage;
                 }
             }
             Stage::List(fields) => {
@@ -158,9 +163,84 @@ impl Shard {
                 opener.payload(bytes).map_err(|error| format!("{error}"))?;
                 self.partner_frame(now, conn, fields, FrameBody::Bytes(bytes.into()));
             }
-            Stage::NoBuffer(_) | Stage::Blocks(..) => unreachable!("these stages want no bytes"),
+            Stage::NoBuffer(_) | Stage::Blocks(..) | Stage::Skipping(_) => {
+                unreachable!("these stages want no bytes")
+            }
         }
         Ok(())
+    }
+
+    /// Where the blocks behind a header go: into a buffer, nowhere yet, or nowhere at all.
+    ///
+    /// Waiting here always ends. The buffer of an `Apply` comes back when this node's disk has the
+    /// blocks, and for that nothing is needed that could wait behind it (but for a flush in
+    /// write-back when intents of 65,536 regions are set: then the partner is late, and is put
+    /// out); an `Apply` cannot be refused, for the owner gave it its number. The buffer of a `Forward` comes back when the
+    /// operations before it are committed, for which the partner's `Stored` is needed, and that may
+    /// wait behind this very frame. So a forward is refused when blocks on its connection have
+    /// waited for [`PARTNER_PATIENCE`], and so is each one after it until one finds a buffer: an
+    /// acknowledgement waits behind blocks for that time once, however many forwards come before.
+    fn room_for(&mut self, now: Time, conn: ConnId, fields: Fields) -> Stage {
+        if self.volume_index(fields.volume).is_none() {
+            return Stage::Skipping(fields.payload_len);
+        }
+        let buffer = self.pool.take(fields.payload_len, Purpose::Partner);
+        let partner = self.partner_mut(conn);
+        if let Some(buffer) = buffer {
+            partner.starved = None;
+            return Stage::Blocks(fields, buffer);
+        }
+        let since = *partner.starved.get_or_insert(now);
+        if is_forward(fields.kind) && now >= since + PARTNER_PATIENCE {
+            return self.turn_forward_away(now, conn, &fields);
+        }
+        self.starved_partners.push_back(conn);
+        Stage::NoBuffer(fields)
+    }
+
+    /// The blocks of a forward are thrown away, and it is refused: its initiator is told BUSY.
+    fn turn_forward_away(&mut self, now: Time, conn: ConnId, fields: &Fields) -> Stage {
+        let channel = self.partner_mut(conn).channel;
+        if let Some(index) = self.volume_index(fields.volume) {
+            self.mirror(index, |volume, out| {
+                volume.frame_without_blocks(now, channel, fields, out)
+            });
+        }
+        Stage::Skipping(fields.payload_len)
+    }
+
+    /// A forward that waits for a buffer on this connection, and when it is refused.
+    fn starved_forward(&self, conn: ConnId) -> Option<(Time, Fields)> {
+        let partner = self.partner_of(conn)?;
+        match partner.stage {
+            Stage::NoBuffer(fields) if is_forward(fields.kind) => {
+                Some((partner.starved? + PARTNER_PATIENCE, fields))
+            }
+            _ => None,
+        }
+    }
+
+    /// When `turn_away_forwards` has something to do.
+    pub(super) fn starved_partner_deadline(&self) -> Option<Time> {
+        let waiting = self.starved_partners.iter();
+        waiting
+            .filter_map(|&conn| self.starved_forward(conn))
+            .map(|(deadline, _)| deadline)
+            .min()
+    }
+
+    /// Refuses the forwards that have waited for a buffer for too long.
+    pub(super) fn turn_away_forwards(&mut self, now: Time) {
+        for place in (0..self.starved_partners.len()).rev() {
+            let conn = self.starved_partners[place];
+            let due = self.starved_forward(conn);
+            if let Some((_, fields)) = due.filter(|&(deadline, _)| deadline <= now) {
+                self.starved_partners.remove(place);
+                let stage = self.turn_forward_away(now, conn, &fields);
+                self.partner_mut(conn).stage = stage;
+                self.touched.push(conn);
+            }
+        }
     }
 
     /// The blocks of a frame are in their buffer.
@@ -229,7 +309,9 @@ impl Shard {
                 return;
             };
             self.starved_partners.pop_front();
-            self.partner_mut(conn).stage = Stage::Blocks(fields, buffer);
+            let partner = self.partner_mut(conn);
+            partner.starved = None;
+            partner.stage = Stage::Blocks(fields, buffer);
             self.touched.push(conn);
         }
     }

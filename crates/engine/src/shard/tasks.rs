@@ -1,24 +1,18 @@
 //! Commands on their way through the shard: from the header to the response. Each has at most
 //! one buffer of its own, taken before its data is asked for or its read begins.
 
-use super::{Item, Nexus, Shard, count, index};
-use crate::interface::{Action, Body, FromShard, Head};
-use crate::pool::Purpose;
+use super::execute::Run;
+use super::starving::Starved;
+use super::{Item, Shard, index};
+use crate::interface::Action;
 use alloc::vec::Vec;
-use lockstep_iscsi::interface::{
-    Body as SessionBody, Command, ConnId, DataIn, NexusId, Output, Reset, Response, TargetId,
-    TaskId,
-};
+use lockstep_iscsi::interface::{Command, DataIn, NexusId, Response, TaskId};
 use lockstep_mirror::control::Time;
 use lockstep_mirror::operation::BufferId;
 use lockstep_mirror::volume_action::{Refusal, Ticket};
-use lockstep_scsi::interface::{Answer, Operation, Outcome, Port, ResetCause, Step};
+use lockstep_scsi::interface::{Answer, Operation, Outcome, Port, Step};
 use lockstep_scsi::{no_lun, well_known};
 
-use super::execute::Run;
-
-/// How long a command waits for a buffer.
-const PATIENCE: Time = Time::from_secs(1);
 /// The ticket of operations that no command waits for.
 pub(super) const NOBODY: Ticket = Ticket(u64::MAX);
 /// The well-known logical unit for REPORT LUNS (SAM-5 §4.7.5).
@@ -30,16 +24,6 @@ pub(super) enum Place {
     Bytes,
     /// Into its buffer.
     Buffer(BufferId),
-}
-
-/// Somebody for whom no buffer was free, in order of arrival.
-pub(super) enum Starved {
-    Task(TaskId),
-    Volume {
-        index: usize,
-        request: u64,
-        len: u32,
-    },
 }
 
 /// How far a command is.
@@ -110,120 +94,7 @@ impl Task {
 }
 
 impl Shard {
-    pub(super) fn session_output(&mut self, now: Time, output: Output, actions: &mut Vec<Action>) {
-        match output {
-            Output::Send { conn, head, body } => self.send_pdu(conn, &head, body, actions),
-            Output::Close { conn } => {
-                self.mark_closing(conn);
-                actions.push(Action::Close { conn });
-            }
-            Output::Command(command) => self.command(now, &command, actions),
-            Output::DataIn { task, crc } => self.data_complete(now, task, crc, actions),
-            Output::Abort { task } => self.abort(now, task),
-            Output::Reset {
-                nexus,
-                target,
-                lun,
-                reset,
-            } => self.reset(now, nexus, target, lun, reset),
-            Output::NexusUp {
-                nexus,
-                target,
-                conn,
-                initiator,
-                portal,
-                peer,
-                ..
-            } => {
-                for slot in self
-                    .volumes
-                    .iter_mut()
-                    .filter(|slot| slot.live && slot.settings.target == target.0)
-                {
-                    slot.disk.nexus_up(nexus.0, &initiator);
-                }
-                self.nexuses.insert(
-                    nexus,
-                    Nexus {
-                        conn,
-                        target,
-                        initiator,
-                        portal,
-                        peer,
-                        tasks: 0,
-                    },
-                );
-                self.initiator_seen(now, target);
-            }
-            Output::NexusDown { nexus, .. } => {
-                for slot in &mut self.volumes {
-                    slot.disk.nexus_down(nexus.0);
-                }
-                self.nexuses.remove(&nexus);
-                if self.logging_out && self.nexuses.is_empty() {
-                    self.logging_out = false;
-                    actions.push(Action::Report(FromShard::LoggedOut));
-                }
-            }
-            Output::Alive { target, .. } => self.initiator_seen(now, target),
-            Output::Note { text } => {
-                if self.notes < super::MAX_NOTES_A_PERIOD {
-                    self.notes += 1;
-                    actions.push(Action::Report(FromShard::Note(text)));
-                }
-            }
-        }
-    }
-
-    /// An initiator of the target reaches this node now: its volumes may say that they are wanted.
-    fn initiator_seen(&mut self, now: Time, target: TargetId) {
-        for index in 0..self.volumes.len() {
-            let slot = &self.volumes[index];
-            if slot.live && slot.settings.target == target.0 {
-                self.mirror(index, |volume, out| volume.initiator_seen(now, out));
-            }
-        }
-    }
-
-    fn send_pdu(
-        &mut self,
-        conn: ConnId,
-        pdu: &lockstep_iscsi::interface::Head,
-        body: SessionBody,
-        actions: &mut Vec<Action>,
-    ) {
-        let body = match body {
-            SessionBody::None => Body::None,
-            SessionBody::Bytes(bytes) => Body::Bytes(bytes),
-            SessionBody::Data {
-                task,
-                offset,
-                len,
-                digest,
-            } => {
-                let buffer = self
-                    .task(task)
-                    .and_then(|task| task.buffer)
-                    .expect("data is sent by tasks that read it");
-                self.pool.retain(buffer);
-                Body::Blocks {
-                    buffer,
-                    at: offset,
-                    len,
-                    pad: true,
-                    digest,
-                }
-            }
-        };
-        let mut head = Head {
-            bytes: [0; 192],
-            len: pdu.len,
-        };
-        head.bytes[..pdu.bytes.len()].copy_from_slice(&pdu.bytes);
-        actions.push(Action::Send { conn, head, body });
-    }
-
-    fn command(&mut self, now: Time, command: &Command, actions: &mut Vec<Action>) {
+    pub(super) fn command(&mut self, now: Time, command: &Command, actions: &mut Vec<Action>) {
         let Some(nexus) = self.nexuses.get_mut(&command.nexus) else {
             unreachable!("commands come from sessions that were announced");
         };
@@ -255,6 +126,9 @@ impl Shard {
             aborted: false,
         };
         self.insert_task(task);
+        if let Some(volume) = volume {
+            self.volumes[volume].tasks += 1;
+        }
         let Some(volume) = volume else {
             let luns = self.luns_of(target);
             let answer = if command.lun == REPORT_LUNS_WELL_KNOWN {
@@ -306,17 +180,8 @@ impl Shard {
         }
     }
 
-    fn provide(&mut self, id: TaskId, len: u32) -> bool {
-        let buffer = self.pool.take(len, Purpose::Initiator);
-        let task = self
-            .task_mut(id)
-            .expect("the caller knows that the task is there");
-        task.buffer = buffer;
-        buffer.is_some()
-    }
-
     /// The task has its buffer, if it needs one: fetch its data, or begin.
-    fn provided(&mut self, now: Time, id: TaskId, actions: &mut Vec<Action>) {
+    pub(super) fn provided(&mut self, now: Time, id: TaskId, actions: &mut Vec<Action>) {
         let task = self
             .task_mut(id)
             .expect("the caller knows that the task is there");
@@ -336,78 +201,13 @@ impl Shard {
         }
     }
 
-    /// The command that has waited longest for a buffer: its place in the queue, and when it is
-    /// answered BUSY.
-    fn longest_waiting(&self) -> Option<(usize, Time)> {
-        self.starved
-            .iter()
-            .enumerate()
-            .find_map(|(place, waiting)| match waiting {
-                Starved::Task(id) => Some((place, self.task(*id)?.started + PATIENCE)),
-                Starved::Volume { .. } => None,
-            })
-    }
-
-    /// When `turn_away` has something to do.
-    pub(super) fn starved_deadline(&self) -> Option<Time> {
-        self.longest_waiting().map(|(_, deadline)| deadline)
-    }
-
-    /// Commands that found no buffer for too long are answered BUSY: a command that waits for its
-    /// buffer keeps everything behind it on its connection waiting, aborts and pings too.
-    pub(super) fn turn_away(&mut self, now: Time) {
-        while let Some((place, _)) = self
-            .longest_waiting()
-            .filter(|&(_, deadline)| deadline <= now)
-        {
-            if let Some(Starved::Task(id)) = self.starved.remove(place) {
-                self.finish(now, id, Outcome::Busy, DataIn::None);
-            }
-        }
-    }
-
-    /// Gives buffers that have become free to those who wait, in order. True if somebody got one.
-    pub(super) fn feed_tasks(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
-        let mut fed = false;
-        while let Some(first) = self.starved.front() {
-            match *first {
-                Starved::Task(id) => {
-                    let block_size = self.block_size(id);
-                    let need = match self.task(id).map(|task| &task.stage) {
-                        Some(Stage::NoBuffer { operation, .. }) => {
-                            Run::buffer_len(operation, block_size)
-                        }
-                        _ => 0,
-                    };
-                    if need > 0 && !self.provide(id, need) {
-                        break;
-                    }
-                    self.starved.pop_front();
-                    if need > 0 {
-                        self.provided(now, id, actions);
-                        fed = true;
-                    }
-                }
-                Starved::Volume {
-                    index,
-                    request,
-                    len,
-                } => {
-                    let Some(buffer) = self.pool.take(len, Purpose::Resync) else {
-                        break;
-                    };
-                    self.starved.pop_front();
-                    self.mirror(index, |volume, out| {
-                        volume.buffer(now, request, buffer, out)
-                    });
-                    fed = true;
-                }
-            }
-        }
-        fed
-    }
-
-    fn data_complete(&mut self, now: Time, id: TaskId, crc: u32, actions: &mut Vec<Action>) {
+    pub(super) fn data_complete(
+        &mut self,
+        now: Time,
+        id: TaskId,
+        crc: u32,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(task) = self.task_mut(id) else {
             return;
         };
@@ -448,7 +248,7 @@ impl Shard {
         }
     }
 
-    fn abort(&mut self, now: Time, id: TaskId) {
+    pub(super) fn abort(&mut self, now: Time, id: TaskId) {
         let Some(task) = self.task_mut(id) else {
             return;
         };
@@ -495,7 +295,13 @@ impl Shard {
             return self.drop_task(now, id);
         }
         let (volume, nexus) = (task.volume, task.nexus.0);
-        let answer = self.volumes[volume].disk.finish(nexus, outcome);
+        let slot = &self.volumes[volume];
+        let answer = if slot.live || outcome == Outcome::Good {
+            self.volumes[volume].disk.finish(nexus, outcome)
+        } else {
+            // Trying again is of no use: 05/25/00, LOGICAL UNIT NOT SUPPORTED.
+            no_lun(&task.cdb, &self.luns_of(slot.settings.target))
+        };
         self.answer(now, id, answer, data_in);
     }
 
@@ -543,37 +349,6 @@ impl Shard {
         self.queue.push_back(Item::Free(id));
     }
 
-    fn reset(&mut self, now: Time, nexus: NexusId, target: TargetId, lun: [u8; 8], reset: Reset) {
-        let cause = match reset {
-            Reset::TaskSet { others: false } => return,
-            Reset::TaskSet { others: true } => ResetCause::TasksCleared,
-            Reset::LogicalUnit => ResetCause::LogicalUnit,
-            Reset::TargetWarm | Reset::TargetCold => ResetCause::Target,
-        };
-        let whole = matches!(reset, Reset::TargetWarm | Reset::TargetCold);
-        let number = lun_number(lun);
-        let concerned = |slot: &&mut super::VolumeSlot| {
-            slot.live
-                && slot.settings.target == target.0
-                && (whole || Some(slot.settings.lun) == number)
-        };
-        for slot in self.volumes.iter_mut().filter(concerned) {
-            slot.disk.reset(cause, nexus.0);
-        }
-        // A reset takes the mode pages back to their defaults, on both nodes; nobody waits for it.
-        for number in 0..self.volumes.len() {
-            if let Some((kind, bytes)) = self.volumes[number].disk.take_state() {
-                let operation = lockstep_mirror::operation::Operation::State {
-                    kind,
-                    bytes: bytes.into(),
-                };
-                self.mirror(number, |mirror, out| {
-                    mirror.submit(now, NOBODY, operation, out)
-                });
-            }
-        }
-    }
-
     fn insert_task(&mut self, task: Task) {
         let slot = index(task.id.slot);
         if self.tasks.len() <= slot {
@@ -592,6 +367,9 @@ impl Shard {
         };
         if let Some(buffer) = task.buffer {
             self.release(buffer);
+        }
+        if let Some(slot) = self.volumes.get_mut(task.volume) {
+            slot.tasks -= 1;
         }
         if let Some(nexus) = self.nexuses.get_mut(&task.nexus) {
             nexus.tasks -= 1;
@@ -613,7 +391,7 @@ impl Shard {
     }
 
     /// The connection of the task's session may want something else now.
-    fn touch_task(&mut self, id: TaskId) {
+    pub(super) fn touch_task(&mut self, id: TaskId) {
         if let Some(nexus) = self.task(id).and_then(|task| self.nexuses.get(&task.nexus)) {
             self.touched.push(nexus.conn);
         }
@@ -626,39 +404,11 @@ impl Shard {
             .get(volume)
             .map_or(512, |slot| slot.settings.spec.block_size)
     }
-
-    /// The LUNs of a target, ascending.
-    pub(super) fn luns_of(&self, target: u32) -> Vec<u8> {
-        self.luns
-            .range((target, 0)..=(target, u8::MAX))
-            .map(|(&(_, lun), _)| lun)
-            .collect()
-    }
-
-    /// Node number × 256 + portal (see "Identity" in docs/wire-format.md).
-    fn relative_port(&self, nexus: NexusId) -> u16 {
-        let portal = self.nexuses.get(&nexus).map_or(0, |nexus| nexus.portal);
-        self.settings.group * 256 + portal.min(255)
-    }
 }
 
 /// The number in a single-level LUN field with peripheral or flat addressing, if it is below 256.
-fn lun_number(lun: [u8; 8]) -> Option<u8> {
+pub(super) fn lun_number(lun: [u8; 8]) -> Option<u8> {
     let [first, second, rest @ ..] = lun;
     let simple = matches!(first, 0x00 | 0x40) && rest == [0; 6];
     simple.then_some(second)
-}
-
-/// How many sessions and tasks, for `FromShard::Sessions`.
-impl Shard {
-    pub(super) fn session_list(&self) -> Vec<crate::interface::SessionInfo> {
-        let describe = |nexus: &Nexus| crate::interface::SessionInfo {
-            initiator: nexus.initiator.clone(),
-            target: nexus.target.0,
-            peer: nexus.peer,
-            portal: nexus.portal,
-            tasks: count(index(nexus.tasks)),
-        };
-        self.nexuses.values().map(describe).collect()
-    }
 }

@@ -8,9 +8,12 @@ use crate::login::Login;
 use crate::parameters::DEFAULT_SEGMENT;
 use crate::pdu::HEADER_LEN;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
+
+/// So many times fewer than half-open connections are allowed count as newcomers.
+const NEWCOMERS: u64 = 4;
 
 impl Endpoint {
     pub(super) fn admit(
@@ -48,14 +51,16 @@ impl Endpoint {
                 out,
             );
         } else if crowded {
-            // Whoever floods the port with silent connections loses them first.
-            self.close_oldest_half_open(now, out);
+            self.close_a_half_open(now, out);
         }
+        let number = self.admitted;
+        self.admitted += 1;
         self.open += 1;
         self.half_open += 1;
         self.connections[slot] = Some(Connection {
             id: conn,
             portal,
+            number,
             peer,
             state: State::Login(Box::new(LoggingIn {
                 login,
@@ -82,16 +87,34 @@ impl Endpoint {
         }
     }
 
-    fn close_oldest_half_open(&mut self, now: Time, out: &mut Vec<Output>) {
-        let oldest = self
-            .connections
-            .iter()
-            .flatten()
-            .filter(|connection| matches!(&connection.state, State::Login(login) if login.waiting.is_none()))
-            .min_by_key(|connection| connection.deadline)
+    /// Whoever floods the port loses connections first: the address that holds most of them. Of its
+    /// connections the oldest that has said nothing, or the oldest of all if only newcomers have
+    /// not: a newcomer is heard before it is judged, and those who hold places by half a login do
+    /// not keep newcomers out.
+    fn close_a_half_open(&mut self, now: Time, out: &mut Vec<Output>) {
+        let half_open = |connection: &&Connection| {
+            let State::Login(login) = &connection.state else {
+                return false;
+            };
+            login.waiting.is_none()
+        };
+        let all = || self.connections.iter().flatten().filter(half_open);
+        let mut held = BTreeMap::<IpAddr, u32>::new();
+        for connection in all() {
+            *held.entry(connection.peer.ip()).or_default() += 1;
+        }
+        let most = held.values().max();
+        let newcomers = u64::from(self.settings.max_half_open) / NEWCOMERS;
+        let victim = all()
+            .filter(|connection| held.get(&connection.peer.ip()) == most)
+            .min_by_key(|connection| {
+                let newcomer = connection.number + newcomers >= self.admitted;
+                let silent = matches!(&connection.state, State::Login(it) if !it.login.has_begun());
+                (newcomer || !silent, connection.number)
+            })
             .map(|connection| connection.id);
-        if let Some(oldest) = oldest {
-            self.close(now, oldest, out);
+        if let Some(victim) = victim {
+            self.close(now, victim, out);
         }
     }
 

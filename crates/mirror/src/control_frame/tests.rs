@@ -103,6 +103,20 @@ fn all() -> Vec<ControlFrame> {
             offset: 4,
             bytes: vec![1, 2, 3],
         },
+        ControlFrame::AskInitiators {
+            number: 7,
+            volume: VolumeId(8),
+        },
+        ControlFrame::Initiators {
+            number: 7,
+            count: 2,
+            first: "iqn.2026-11.org.example:host".into(),
+        },
+        ControlFrame::Initiators {
+            number: 8,
+            count: 0,
+            first: "".into(),
+        },
     ]
 }
 

@@ -2,9 +2,11 @@
 
 use super::{Contact, Membership, Output, Role, Severity, Sync, Turn, Why};
 use crate::control::{Configuration, Members, Time, ToVolume};
+use crate::superblock::Superblock;
 use alloc::format;
 
-/// An initiator that answers within this time after the partner fell silent was never cut off.
+/// An initiator that was there before the silence was noticed, and answers within this time after
+/// that, was never cut off.
 const PROMPT: Time = Time::from_millis(500);
 
 impl Membership {
@@ -15,6 +17,14 @@ impl Membership {
         let Some(partner) = self.settings.partner else {
             return self.single(turn);
         };
+        // A configuration that is being written is taken: whoever resumed now under the one before
+        // would leave the partner in it once the slow disk has answered.
+        let mine = self.durable.configuration.lineage();
+        let taken = |it: &Superblock| it.configuration.lineage() != mine;
+        if self.writing.as_ref().is_some_and(taken) {
+            self.why = Why::Deciding;
+            return false;
+        }
         self.expire_demand(turn);
         if let Some(view) = self.current_view() {
             self.mute = None;
@@ -110,24 +120,31 @@ impl Membership {
         } else {
             Why::Lazy
         };
+        let Some(wanted) = self.wanted.filter(|_| self.why == Why::Lazy) else {
+            return false;
+        };
+        turn.now >= self.alone_from(since, wanted) && self.go_alone(turn)
+    }
+
+    /// When the unilateral step may be taken. Initiators that answered whenever they were asked
+    /// were there all the while, and the partner had the time to be heard since the first answer.
+    /// One that comes later may be the first sign of a network that returns: then the partner is
+    /// waited for once more.
+    fn alone_from(&self, since: Time, wanted: Time) -> Time {
+        let timing = self.settings.timing;
+        let noticed = since + timing.silence;
         let precedence = if self.lower() {
             Time::ZERO
         } else {
             timing.precedence
         };
-        let Some(wanted) = self.wanted.filter(|_| self.why == Why::Lazy) else {
-            return false;
-        };
-        // Initiators that answered as soon as they were asked were there all the while. One that
-        // comes later may be the first sign of a network that returns: then the partner, whose
-        // connections take longer to come back, is given the time to be heard as well.
-        let due = since + timing.silence + precedence;
-        let due = if wanted > due + PROMPT {
-            wanted + timing.silence
-        } else {
-            due
-        };
-        turn.now >= due && self.go_alone(turn)
+        let due = noticed + precedence;
+        let first = self.reached.filter(|at| *at <= noticed);
+        let again = self.reached_again.filter(|at| *at <= noticed + PROMPT);
+        match (first, again) {
+            (Some(first), Some(_)) => due.max(first + timing.evidence()),
+            _ => due.max(wanted + timing.silence),
+        }
     }
 
     /// The escape of the heartbeat strategy: a configuration without the partner's vote, durable

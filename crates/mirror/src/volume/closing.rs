@@ -1,11 +1,14 @@
 //! Draining and closing: the planned end of service on this node.
 
+use super::links::Links;
 use super::running::Origin;
 use super::stage::{Role, Stage};
 use super::turn::Turn;
 use super::{Use, Volume};
 use crate::control::{FromVolume, Time};
-use crate::volume_action::Refusal;
+use crate::dirty::Dirty;
+use crate::intents::{Intents, MAX_SET};
+use crate::volume_action::{Refusal, VolumeAction};
 use crate::volume_io::{Io, IoError, Value};
 use alloc::vec::Vec;
 
@@ -122,6 +125,23 @@ impl Volume {
             step: CloseStep::Apply,
         });
         self.advance_closing(turn);
+    }
+
+    /// The volume is gone from this node: everything is answered, every buffer is given back, and
+    /// nothing is begun any more. What comes later is refused; the end of I/Os that the disk still
+    /// has is told to nobody.
+    pub fn retire(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
+        self.end_everything(Refusal::NotServed, &mut Turn { now, out });
+        self.stage = Stage::Closed;
+        self.suspended = false;
+        self.ios.clear();
+        self.applying = 0;
+        self.links = Links::default();
+        self.tick_at = None;
+        // The maps of a large volume take megabytes, and nobody knows how long it stays.
+        let least = u64::from(self.spec.block_size);
+        self.intents = Intents::new(self.spec.id, least, MAX_SET);
+        self.dirty = Dirty::new(self.spec.id, least);
     }
 
     pub(super) fn close_flushed(&mut self, result: &Result<Value, IoError>, turn: &mut Turn<'_>) {

@@ -37,16 +37,41 @@ impl Volume {
         }
     }
 
+    /// The blocks behind this header of a forward were thrown away, because there was no room for
+    /// them for too long: it is refused, unless it is one that was decided before. Anything else
+    /// is dropped, as it would have been with its blocks.
+    pub(super) fn receive_without_blocks(
+        &mut self,
+        channel: ChannelId,
+        fields: &Fields,
+        turn: &mut Turn<'_>,
+    ) {
+        let forward = data_frame::is_forward(fields.kind) && self.role() == Role::Owner;
+        if forward && self.is_from_partner(channel, fields) && self.is_agreed(channel) {
+            self.turn_forward_away(fields.seq, channel, turn);
+        } else {
+            self.counts.stale += 1;
+        }
+    }
+
     /// Of this epoch and lineage, from the partner's right run, on a channel where both agreed.
     fn is_current(&self, channel: ChannelId, fields: &Fields, frame: &DataFrame) -> bool {
-        let (epoch, incarnation) = data_frame::sender(fields);
-        let right_run = self.links.incarnation(channel) == Some(incarnation)
-            && self.partner_incarnation == Some(incarnation);
         let agreed = match frame {
             DataFrame::Ready { lineage, .. } => *lineage == self.lineage,
-            _ => self.links.is_ready(channel) && self.attempt().is_some(),
+            _ => self.is_agreed(channel),
         };
-        epoch == self.epoch && right_run && agreed
+        self.is_from_partner(channel, fields) && agreed
+    }
+
+    fn is_from_partner(&self, channel: ChannelId, fields: &Fields) -> bool {
+        let (epoch, incarnation) = data_frame::sender(fields);
+        epoch == self.epoch
+            && self.links.incarnation(channel) == Some(incarnation)
+            && self.partner_incarnation == Some(incarnation)
+    }
+
+    fn is_agreed(&self, channel: ChannelId) -> bool {
+        self.links.is_ready(channel) && self.attempt().is_some()
     }
 
     fn act_on(&mut self, channel: ChannelId, frame: DataFrame, turn: &mut Turn<'_>) {

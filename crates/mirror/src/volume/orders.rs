@@ -46,6 +46,11 @@ impl Volume {
                     turn.tell(FromVolume::Suspended);
                 }
             }
+            ToVolume::Ask => {
+                self.asked = true;
+                self.wanted_told = false;
+                self.initiator_seen = false;
+            }
             ToVolume::Lease { until } => {
                 if let Stage::Paired(paired) = &mut self.stage {
                     paired.lease = until;
@@ -83,7 +88,7 @@ impl Volume {
             ToVolume::Suspend => turn.tell(FromVolume::Suspended),
             ToVolume::Drain { .. } => turn.tell(FromVolume::Drained { clean: false }),
             ToVolume::Close { .. } => turn.tell(FromVolume::Closed { clean: false }),
-            ToVolume::Lease { .. } | ToVolume::Alone => {}
+            ToVolume::Lease { .. } | ToVolume::Ask | ToVolume::Alone => {}
             _ => turn.tell(FromVolume::DiskFailed),
         }
     }

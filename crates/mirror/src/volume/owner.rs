@@ -89,18 +89,9 @@ impl Volume {
         channel: ChannelId,
         turn: &mut Turn<'_>,
     ) {
-        if let Some(verdict) = self.verdicts.get(&id).copied() {
-            self.counts.duplicates += 1;
-            Self::release(&operation, turn);
-            return self.repeat_verdict(id, verdict, channel, turn);
-        }
-        let newest = self.verdicts.keys().next_back().copied().unwrap_or(0);
-        if id.saturating_add(MAX_IN_FLIGHT) <= newest {
-            // The sender has had its answer, else it would not have gone on so far.
-            self.counts.duplicates += 1;
+        if self.knows_forward(id, channel, turn) {
             return Self::release(&operation, turn);
         }
-        self.forget_verdicts_before(id, turn);
         if token_expired(token, turn.now) {
             Self::release(&operation, turn);
             return self.refuse_forward(id, channel, turn);
@@ -114,6 +105,31 @@ impl Volume {
             token: (token, turn.now),
         };
         self.intake.put(order, held, true);
+    }
+
+    /// A forward whose blocks found no room: it is refused, and its sender answers BUSY.
+    pub(super) fn turn_forward_away(&mut self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+        if !self.knows_forward(id, channel, turn) {
+            self.refuse_forward(id, channel, turn);
+        }
+    }
+
+    /// Whether this forward was decided before, which is then said again. A new one makes the
+    /// oldest forgotten.
+    fn knows_forward(&mut self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) -> bool {
+        if let Some(verdict) = self.verdicts.get(&id).copied() {
+            self.counts.duplicates += 1;
+            self.repeat_verdict(id, verdict, channel, turn);
+            return true;
+        }
+        let newest = self.verdicts.keys().next_back().copied().unwrap_or(0);
+        if id.saturating_add(MAX_IN_FLIGHT) <= newest {
+            // The sender has had its answer, else it would not have gone on so far.
+            self.counts.duplicates += 1;
+            return true;
+        }
+        self.forget_verdicts_before(id, turn);
+        false
     }
 
     /// Forgets what is answered for certain. An honest sender waits for none of these; what

@@ -4,7 +4,7 @@
 use super::{Local, Machine, PORT_CONTROL, PORT_DATA, PORT_ISCSI, ProcessEvent};
 use crate::context::{Context, What};
 use crate::memory::size;
-use crate::network::{EndId, LinkId, Note};
+use crate::network::{EndId, LinkId, Note, PATIENCE};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_engine::interface::{Body, Event, Head, Origin, Want};
@@ -164,7 +164,9 @@ impl Machine {
 
     pub(super) fn dial(&mut self, ctx: &mut Context, dial: u32, address: u16) {
         let link = self.sync_links[usize::from(address)];
-        let end = ctx.network.dial(ctx.now, link, self.host, PORT_DATA);
+        let end = ctx
+            .network
+            .dial(ctx.now, link, self.host, PORT_DATA, PATIENCE);
         let process = self.process.as_mut().expect("its shard dials");
         process.dials.insert(end, dial);
     }

@@ -26,8 +26,10 @@ const SECRET: &[u8] = b"the secret of two pretend nodes";
 pub const WITNESS_SECRET: &[u8] = b"the secret of a pretend witness";
 /// The cluster's id in every run.
 pub const CLUSTER: u128 = 0x5150;
-/// Pause before a lost or refused control link is dialled again.
-const REDIAL: Duration = Duration::from_millis(500);
+/// Two attempts to make a control link begin at least so far apart, as in the daemon.
+const REDIAL: Duration = Duration::from_millis(250);
+/// A dial that was not answered by then is begun anew, as in the daemon.
+const DIAL_TIME: Duration = Duration::from_millis(300);
 /// A control link that brings nothing for so long is closed.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -82,8 +84,8 @@ pub struct Control {
     incarnation: u64,
     links: BTreeMap<u64, Wire>,
     next_link: u64,
-    /// Dials under way, and their paths.
-    dials: BTreeMap<EndId, usize>,
+    /// Dials under way.
+    dials: BTreeMap<EndId, Dialing>,
     writes: BTreeMap<u64, Write>,
     next_write: u64,
     wake: Option<Duration>,
@@ -102,6 +104,14 @@ struct Wire {
     end: EndId,
     path: usize,
     heard: Duration,
+    /// When its path may be dialled again.
+    again: Duration,
+}
+
+/// A control link that is being made.
+struct Dialing {
+    path: usize,
+    again: Duration,
 }
 
 enum Write {
@@ -304,7 +314,7 @@ impl Machine {
                     ctx.network.send(ctx.now, end, &bytes);
                 }
             }
-            NodeAction::LinkClose { link } => self.drop_link(ctx, link.0),
+            NodeAction::LinkClose { link, .. } => self.drop_link(ctx, link.0),
             NodeAction::Order(order) => self.order(ctx, order),
             NodeAction::WriteSuperblock { slot, bytes, .. } => {
                 self.write(
@@ -325,6 +335,8 @@ impl Machine {
                 ctx.trace(self.host, || format!("proposal: {outcome:?}"));
                 self.control().proposing = false;
             }
+            // Nothing is deleted here.
+            NodeAction::FindInitiators { .. } | NodeAction::PartnerInitiators { .. } => {}
             NodeAction::Portals { open } => {
                 ctx.trace(self.host, || {
                     if open {
@@ -388,8 +400,9 @@ impl Machine {
                     path => (Some(self.control_links[path]), PORT_CONTROL),
                 };
                 let Some(link) = link else { return };
-                let end = ctx.network.dial(ctx.now, link, self.host, port);
-                self.control().dials.insert(end, path);
+                let end = ctx.network.dial(ctx.now, link, self.host, port, DIAL_TIME);
+                let again = ctx.now + REDIAL;
+                self.control().dials.insert(end, Dialing { path, again });
             }
             ControlEvent::Written(number) => self.written(ctx, number),
             ControlEvent::Opened => self.opened(ctx),
@@ -460,28 +473,37 @@ impl Machine {
             .iter()
             .position(|link| *link == wire)
             .expect("nodes use these links");
-        self.link_up(ctx, end, path);
+        let again = ctx.now;
+        self.link_up(ctx, end, Dialing { path, again });
     }
 
     pub(super) fn control_opened(&mut self, ctx: &mut Context, end: EndId) {
         match self.control().dials.remove(&end) {
-            Some(path) => self.link_up(ctx, end, path),
+            Some(dialing) => self.link_up(ctx, end, dialing),
             None => ctx.network.abort(ctx.now, end),
         }
     }
 
     pub(super) fn control_refused(&mut self, ctx: &mut Context, end: EndId) {
-        if let Some(path) = self.control().dials.remove(&end) {
-            self.control_soon(ctx, REDIAL, ControlEvent::Dial(path));
+        if let Some(Dialing { path, again }) = self.control().dials.remove(&end) {
+            let pause = again.saturating_sub(ctx.now);
+            self.control_soon(ctx, pause, ControlEvent::Dial(path));
         }
     }
 
-    fn link_up(&mut self, ctx: &mut Context, end: EndId, path: usize) {
+    fn link_up(&mut self, ctx: &mut Context, end: EndId, made: Dialing) {
+        let Dialing { path, again } = made;
         let heard = ctx.now;
         let control = self.control();
         let link = control.next_link;
         control.next_link += 1;
-        control.links.insert(link, Wire { end, path, heard });
+        let wire = Wire {
+            end,
+            path,
+            heard,
+            again,
+        };
+        control.links.insert(link, wire);
         let link = LinkId(link);
         let event = match path {
             WITNESS_PATH => NodeEvent::WitnessUp { link },
@@ -531,7 +553,8 @@ impl Machine {
         };
         ctx.network.close(ctx.now, wire.end);
         if self.host == 0 || wire.path == WITNESS_PATH {
-            self.control_soon(ctx, REDIAL, ControlEvent::Dial(wire.path));
+            let pause = wire.again.saturating_sub(ctx.now);
+            self.control_soon(ctx, pause, ControlEvent::Dial(wire.path));
         }
         self.tell(ctx, NodeEvent::LinkDown { link: LinkId(link) });
     }

@@ -26,7 +26,7 @@ impl Pair {
     }
 
     fn connect(&mut self) -> EndId {
-        let end = self.network.dial(self.now, self.link, 0, 7);
+        let end = self.network.dial(self.now, self.link, 0, 7, PATIENCE);
         self.run_ms(10);
         assert!(self.heard.contains(&(0, Note::Opened(end))));
         end
@@ -90,7 +90,10 @@ fn a_cut_stalls_a_stream_and_mending_resumes_it() {
     pair.run_ms(2000);
     assert!(pair.network.arrived(end.other()).is_empty());
     pair.network.set_up(pair.now, pair.link, 0, true);
-    pair.run_ms(2000);
+    // It tried after 0.2, 0.6 and 1.4 s; the next time is 3 s after it was sent.
+    pair.run_ms(900);
+    assert!(pair.network.arrived(end.other()).is_empty());
+    pair.run_ms(1100);
     assert_eq!(pair.network.arrived(end.other()), b"late");
 }
 
@@ -162,7 +165,25 @@ fn what_was_sent_before_closing_still_arrives() {
 fn a_dial_over_a_dead_link_fails_in_time() {
     let mut pair = Pair::new(6);
     pair.network.set_up(pair.now, pair.link, 1, false);
-    let end = pair.network.dial(pair.now, pair.link, 0, 7);
-    pair.run_ms(5000);
+    let end = pair.network.dial(pair.now, pair.link, 0, 7, PATIENCE);
+    pair.run_ms(2990);
+    assert!(!pair.heard.contains(&(0, Note::Refused(end))));
+    pair.run_ms(20);
     assert!(pair.heard.contains(&(0, Note::Refused(end))));
+}
+
+#[test]
+fn a_kernel_asks_again_only_after_a_second() {
+    let mut pair = Pair::new(8);
+    pair.network.set_up(pair.now, pair.link, 1, false);
+    let old = pair.network.dial(pair.now, pair.link, 0, 7, PATIENCE);
+    pair.run_ms(100);
+    pair.network.set_up(pair.now, pair.link, 1, true);
+    pair.run_ms(800);
+    assert!(!pair.heard.contains(&(0, Note::Opened(old))));
+    let new = pair.network.dial(pair.now, pair.link, 0, 7, PATIENCE);
+    pair.run_ms(10);
+    assert!(pair.heard.contains(&(0, Note::Opened(new))));
+    pair.run_ms(200);
+    assert!(pair.heard.contains(&(0, Note::Opened(old))));
 }

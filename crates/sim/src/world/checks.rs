@@ -9,10 +9,6 @@ use std::collections::BTreeSet;
 /// Sectors that one read of the last look covers.
 const LAST_LOOK: u64 = 2048;
 
-/// For so long after a node's cables are plugged in again the nodes' own connections may still be
-/// waiting to send again, while initiators reach both.
-const FLAP: Duration = Duration::from_secs(3);
-
 impl World {
     /// Looks at everything from outside.
     pub(super) fn inspect(&mut self) {
@@ -74,13 +70,6 @@ impl World {
             && one.members.count() == 1
             && two.members.count() == 1
         {
-            if !self.shape.majority && self.rejoined.is_some_and(|at| self.ctx.now < at + FLAP) {
-                // What the heartbeat strategy cannot exclude: the initiators' connections came
-                // back before those between the nodes. The rest of the run has no one truth.
-                self.ctx.count("split brains after a flap");
-                self.phase = Phase::Over;
-                return;
-            }
             self.violation(format!("both nodes serve alone: {one:?} and {two:?}"));
         }
         let other = &self.machines[1].watch.served;

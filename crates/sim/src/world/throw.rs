@@ -113,10 +113,17 @@ impl World {
                 let left = self.majority_holds() || whole.iter().any(|other| *other != link);
                 !calm && self.isolated.is_none() && self.parted.is_none() && left
             }
-            Fault::Isolate(_) => {
+            // One cut off after the other, and not a word between them: to the one that was cut
+            // off first it is as if its partner had gone alone and died. A witness knows better.
+            Fault::Isolate(node) => {
                 let joined = self.isolated.is_none() && self.parted.is_none();
                 let exempt = self.majority_holds() || !self.shape.majority;
-                !calm && joined && exempt && self.whole_links() == self.node_links()
+                let apart = self.cut_off == Some(1 - node) && !self.hear_each_other();
+                !calm
+                    && joined
+                    && exempt
+                    && (self.majority_holds() || !apart)
+                    && self.whole_links() == self.node_links()
             }
             Fault::CutPath(..)
             | Fault::Reset
@@ -175,6 +182,15 @@ impl World {
                 .last_power_cut
                 .is_some_and(|at| at + FLUSHED_AFTER > self.ctx.now);
         unflushed || !self.shape.majority && self.cut_off == Some(1 - node)
+    }
+
+    /// Each node has heard the other one a moment ago.
+    fn hear_each_other(&self) -> bool {
+        let hears = |machine: &crate::machine::Machine| {
+            let process = machine.process.as_ref().filter(|_| machine.is_running());
+            process.is_some_and(|process| process.control.node.hears_partner())
+        };
+        self.machines.iter().all(hears)
     }
 
     /// In write-back mode both nodes losing power at once may take acknowledged writes along; that
@@ -236,7 +252,6 @@ impl World {
 
     fn rejoin(&mut self) {
         self.isolated = None;
-        self.rejoined = Some(self.ctx.now);
         for link in self.all_links() {
             for direction in 0..2 {
                 self.ctx.network.set_up(self.ctx.now, link, direction, true);

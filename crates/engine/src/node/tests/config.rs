@@ -2,6 +2,7 @@
 
 use super::world::{World, ms};
 use crate::node_interface::{ConfigRefusal, NodeEvent, Operator, Standing};
+use lockstep_mirror::control::VolumeId;
 
 fn propose(world: &mut World, who: usize, text: &[u8]) {
     world.handle(
@@ -35,6 +36,24 @@ fn a_change_comes_into_force_on_both() {
         world.machines[0].outcomes.pop(),
         Some(Err(ConfigRefusal::TooLarge))
     );
+}
+
+#[test]
+fn the_partner_says_who_is_logged_in_there() {
+    let mut world = World::mirrored(40);
+    let ask = |number| NodeEvent::AskInitiators {
+        number,
+        volume: VolumeId(12),
+    };
+    world.handle(0, ask(3));
+    world.run(ms(200));
+    let answer = "1 heard 3: Initiators { count: 5, first: \"iqn.2026-11.test:at2\" }";
+    assert!(world.said(answer));
+    world.crash(1);
+    world.run(ms(3000));
+    world.handle(0, ask(4));
+    world.run(ms(200));
+    assert!(!world.said("1 heard 4"));
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub(super) struct Path {
     /// Counts resyncs, so that late answers of an earlier one are dropped.
     pub(super) attempt: u32,
     pub(super) wanted_told: bool,
+    /// The next initiator that comes is to be reported.
+    pub(super) asked: bool,
     pub(super) channel: Option<bool>,
 }
 
@@ -53,6 +55,7 @@ impl Path {
             collecting: None,
             attempt: 0,
             wanted_told: false,
+            asked: false,
             channel: None,
         }
     }

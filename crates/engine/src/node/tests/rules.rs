@@ -35,6 +35,8 @@ fn a_node_that_overslept_its_partners_last_words_stands_still() {
 #[test]
 fn a_pause_is_not_taken_for_the_partners_silence() {
     let mut world = World::mirrored(52);
+    // That it does not go alone follows from having overslept; this spares it the suspension, and
+    // its initiators the wait for a partner that was never gone.
     world.pause(1, ms(3000));
     world.run(ms(6000));
     assert!(world.said("1 event: the partner is silent"));
@@ -92,6 +94,8 @@ fn no_answer_of_an_acceptor_leaves_before_its_file_is_durable() {
 #[test]
 fn a_source_that_does_not_know_the_end_of_a_join_stands_still() {
     // The cables are pulled after the target was asked to accept the join and before its answer.
+    // (A round that ended otherwise makes it stand back at once. That is only haste: the lease,
+    // after which it does so in any case, is what the rule is about.)
     let mut tried = 0;
     for seed in 60..90 {
         let mut world = World::mirrored(seed);
@@ -134,6 +138,8 @@ fn a_crashed_node_that_is_stopped_before_it_served_is_still_a_crashed_one() {
     assert_eq!(world.standing(1), Some(Standing::Waiting));
     world.handle(1, NodeEvent::Stop);
     world.run_until(ms(20_000), |it| it.machines[1].stopped.is_some());
+    // Held by two locks: only a data path that has served is closed, and whatever has served is
+    // not `crashed` any more. Either alone would do; this fails when both are gone.
     assert_eq!(world.machines[1].stopped, Some(false));
     assert!(!world.machines[1].superblock().clean);
 }

@@ -92,6 +92,8 @@ pub(super) struct Machine {
     pub(super) outcomes: Vec<Result<u64, crate::node_interface::ConfigRefusal>>,
     pub(super) stopped: Option<bool>,
     pub(super) paused_until: Time,
+    /// So many milliseconds more does a superblock's write take.
+    pub(super) slow: u64,
     /// When the last word to Node, and the last order from it, arrives: both ways are in order.
     word_at: Time,
     order_at: Time,
@@ -104,6 +106,11 @@ pub(super) struct Machine {
 }
 
 impl Machine {
+    /// Its node counts the partner as alive.
+    pub(super) fn hears(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::hears_partner)
+    }
+
     fn new() -> Self {
         Self {
             node: None,
@@ -119,6 +126,7 @@ impl Machine {
             outcomes: Vec::new(),
             stopped: None,
             paused_until: Time::ZERO,
+            slow: 0,
             word_at: Time::ZERO,
             order_at: Time::ZERO,
             secret: b"pair".to_vec(),

@@ -164,7 +164,12 @@ impl World {
             slot,
             generation: 1,
         };
-        let peer = format!("192.0.2.{}:40000", slot % 250 + 1).parse().unwrap();
+        let peer = format!("192.0.2.{}:40000", slot % 250 + 1);
+        self.connect_from(conn, &peer)
+    }
+
+    pub(super) fn connect_from(&mut self, conn: ConnId, peer: &str) -> ConnId {
+        let peer = peer.parse().unwrap();
         self.call(|endpoint, now, out| endpoint.connected(now, conn, 0, 1, peer, out));
         self.streams.insert(conn, VecDeque::new());
         conn

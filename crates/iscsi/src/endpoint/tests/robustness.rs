@@ -57,6 +57,66 @@ fn a_flood_of_silent_connections_pushes_itself_out() {
 }
 
 #[test]
+fn a_flood_spares_a_login_that_is_under_way() {
+    let mut world = World::new(settings());
+    let names = format!("InitiatorName={HOST} TargetName={TARGET}");
+    let slow = world.connect(0);
+    world.login(slow, 0x04, &names);
+    for slot in 1..50 {
+        world.connect(slot);
+    }
+    assert!(!world.events.contains(&Output::Close { conn: slow }));
+    world.events.clear();
+    assert_eq!(status(&world.login(slow, 0x87, "")), 0);
+}
+
+#[test]
+fn a_flood_from_one_address_leaves_those_of_others_alone() {
+    let mut world = World::new(settings());
+    let names = format!("InitiatorName={HOST} TargetName={TARGET}");
+    // It has not said a word yet when the flood begins.
+    let other = world.connect(0);
+    for slot in 1..50 {
+        let conn = ConnId {
+            slot,
+            generation: 1,
+        };
+        world.connect_from(conn, "198.51.100.7:2000");
+        while let Some(event) = world.events.pop() {
+            let Output::Close { conn: closed } = event else {
+                panic!("not {event:?}")
+            };
+            assert_ne!(closed, other);
+            world.close(closed);
+        }
+        world.login(conn, 0x04, &names);
+    }
+    assert_eq!(status(&world.login(other, 0x87, &names)), 0);
+}
+
+#[test]
+fn half_logins_that_never_end_do_not_keep_newcomers_out() {
+    let mut world = World::new(settings());
+    let names = format!("InitiatorName={HOST} TargetName={TARGET}");
+    for slot in 0..4 {
+        let conn = world.connect(slot);
+        world.login(conn, 0x04, &names);
+    }
+    // Each new one puts out the oldest of those, not the one that came just before it.
+    let mut newcomers = Vec::new();
+    for slot in 4..7 {
+        newcomers.push(world.connect(slot));
+        let Output::Close { conn } = world.event() else {
+            panic!("nobody made room")
+        };
+        assert!(conn.slot < 4, "{conn:?}");
+        let last = newcomers[newcomers.len() - 1];
+        world.login(last, 0x04, &names);
+    }
+    assert_eq!(status(&world.login(newcomers[2], 0x87, "")), 0);
+}
+
+#[test]
 fn more_connections_than_allowed_are_turned_away() {
     let mut settings = settings();
     settings.max_connections = 3;

@@ -2,12 +2,16 @@
 //! each test fails without the one line that its rule stands for.
 
 use super::{ME, PARTNER, configuration, idle, idle_at, incarnation};
-use crate::control::{Configuration, FromVolume, Incarnation, Members, Time, ToVolume};
+use crate::control::{
+    Configuration, FromVolume, Incarnation, Members, NodeId, Time, ToVolume, VolumeId,
+};
+use crate::decide::{Copy, Plan, Record, decide};
 use crate::hello::Random;
 use crate::lease::Timing;
 use crate::membership::report::Report;
 use crate::membership::{Contact, Membership, Output, Turn};
 use crate::register::Vote;
+use crate::superblock::Superblock;
 use alloc::vec::Vec;
 
 const OURS: Incarnation = incarnation(ME);
@@ -121,4 +125,32 @@ fn what_the_partner_said_before_a_silence_is_not_acted_on_after_it() {
     assert_eq!(step(&mut membership, Time::from_secs(6)), []);
     membership.report_in(together(of, 2));
     assert!(not_before(&step(&mut membership, Time::from_secs(6))).is_some());
+}
+
+#[test]
+fn a_join_whose_end_was_not_seen_stays_in_the_history_of_who_goes_alone() {
+    let copy = |node: NodeId| {
+        let mut superblock = Superblock::new(VolumeId(1), node, 1 << 20, 4096);
+        superblock.adopt(both(1));
+        superblock.base = 1;
+        superblock.adopt(configuration(2, Members::only(ME), false));
+        superblock.prepared = Some(both(3));
+        superblock
+    };
+    // It was decided, and adopted by the target alone, which served nothing under it.
+    let (mut source, mut target) = (copy(ME), copy(PARTNER));
+    target.adopt(both(3));
+    target.base = 3;
+    source.adopt(configuration(4, Members::only(ME), true));
+    source.wrote = true;
+    let plan = decide(
+        &Record::of(&source, OURS),
+        &Record::of(&target, THEIRS),
+        Some(both(3)),
+    );
+    let expected = Plan::Source {
+        node: ME,
+        copy: Copy::Marked,
+    };
+    assert_eq!(plan, expected, "not a split brain: only one side went on");
 }

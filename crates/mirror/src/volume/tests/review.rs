@@ -1,8 +1,10 @@
 //! Where `Node` and the data path meet: orders that cross words, and what both must agree on.
 
 use super::manager::{Manager, Mode};
-use crate::control::{CacheMode, FromVolume, Time, ToVolume};
-use crate::volume_action::{Refusal, Ticket};
+use crate::control::{CacheMode, FromVolume, NodeId, Time, ToVolume, VolumeId, VolumeSpec};
+use crate::data_frame::DataFrame;
+use crate::operation::{Extent, Operation};
+use crate::volume_action::{ChannelId, Refusal, Ticket};
 
 fn pair() -> Manager {
     let mut manager = Manager::new(CacheMode::WriteThrough, 1);
@@ -175,4 +177,58 @@ fn a_forward_carries_the_token_of_the_time_of_its_command() {
         sent <= then && then - sent < Time::from_millis(200),
         "{sent:?}"
     );
+}
+
+/// A forward is decided once, whether or not its blocks are there when it comes again.
+#[test]
+fn a_forward_whose_blocks_found_no_room_is_refused_unless_it_was_decided() {
+    let mut manager = pair();
+    let write = manager.world.write(1, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+    let spec = VolumeSpec {
+        id: VolumeId(1),
+        size: manager.world.machines[1].size,
+        block_size: 4096,
+        cache: CacheMode::WriteThrough,
+        me: NodeId(2),
+        partner: Some(NodeId(1)),
+        incarnation: manager.world.incarnation(1),
+    };
+    let extent = Extent {
+        offset: 0,
+        len: 4096,
+    };
+    let header = |id, epoch| {
+        let operation = Operation::Zero { extent, fua: false };
+        let token = u64::MAX;
+        DataFrame::Forward {
+            id,
+            token,
+            operation,
+        }
+        .encode(&spec, epoch)
+        .0
+    };
+    let counts = |manager: &Manager| {
+        let volume = manager.world.machines[0].volume.as_ref().unwrap();
+        volume.status().counts
+    };
+    let turn_away = |manager: &mut Manager, id, epoch| {
+        let fields = header(id, epoch);
+        manager.world.with(0, |volume, now, out| {
+            volume.frame_without_blocks(now, ChannelId(1), &fields, out)
+        });
+        manager.world.run(Time::from_millis(20));
+        let after = counts(manager);
+        (after.refused, after.duplicates, after.stale)
+    };
+    assert_eq!(turn_away(&mut manager, 2, 1), (1, 0, 0), "a new one");
+    assert_eq!(turn_away(&mut manager, 2, 1), (1, 1, 0), "the same again");
+    assert_eq!(turn_away(&mut manager, 1, 1), (1, 2, 0), "it was granted");
+    assert_eq!(turn_away(&mut manager, 3, 9), (1, 2, 1), "of another epoch");
+    // The replica takes the repeated grant for what it is.
+    assert_eq!(manager.world.machines[1].value(7), 1);
+    let status = manager.world.machines[1].volume.as_ref().unwrap().status();
+    assert_eq!(status.counts.replicated, 1);
 }

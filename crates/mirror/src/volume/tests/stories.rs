@@ -319,6 +319,41 @@ fn a_waiting_initiator_is_told_of_once() {
     assert_eq!(wanted.count(), 1);
 }
 
+#[test]
+fn an_initiator_that_is_asked_for_is_reported_once_each_time() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    let told = |manager: &Manager, word: &FromVolume| {
+        let told = &manager.world.machines[0].told;
+        told.iter().filter(|it| *it == word).count()
+    };
+    let seen = |manager: &mut Manager| {
+        manager
+            .world
+            .with(0, |volume, now, out| volume.initiator_seen(now, out));
+    };
+    seen(&mut manager);
+    assert_eq!(told(&manager, &FromVolume::Reached), 0, "nobody asked");
+    manager.order(0, ToVolume::Ask);
+    assert_eq!(told(&manager, &FromVolume::Reached), 0);
+    seen(&mut manager);
+    seen(&mut manager);
+    assert_eq!(told(&manager, &FromVolume::Reached), 1);
+    // A command shows it as well, and what waits is told of anew after each question.
+    manager.order(0, ToVolume::Suspend);
+    manager.order(0, ToVolume::Ask);
+    manager.world.read(0, 0, 1);
+    assert_eq!(told(&manager, &FromVolume::Reached), 2);
+    assert_eq!(told(&manager, &FromVolume::Wanted), 1);
+    manager.order(0, ToVolume::Ask);
+    assert_eq!(
+        told(&manager, &FromVolume::Wanted),
+        1,
+        "who waited may be gone"
+    );
+    seen(&mut manager);
+    assert_eq!(told(&manager, &FromVolume::Wanted), 2);
+}
+
 /// It stood still for ever: a write that the owner has sequenced counted as nobody who waits.
 #[test]
 fn an_initiator_whose_only_write_waits_for_the_dead_partner_is_told_of() {

@@ -1,6 +1,7 @@
 //! What happens to a machine, and what its node wants done.
 
 use super::*;
+use crate::node_interface::Initiators;
 
 impl World {
     pub(super) fn happen(&mut self, who: usize, what: Later) {
@@ -137,7 +138,7 @@ impl World {
                     );
                 }
             }
-            NodeAction::LinkClose { link } => {
+            NodeAction::LinkClose { link, .. } => {
                 if self.witness_link(link) == Some(who) {
                     return self.close_witness_link(who);
                 }
@@ -151,7 +152,7 @@ impl World {
                 bytes,
             } => {
                 assert_eq!(volume, VOLUME);
-                let delay = ms(self.dice(30) + 1);
+                let delay = ms(self.dice(30) + 1 + self.machines[who].slow);
                 self.later(who, delay, Later::SuperblockDone { slot, bytes });
             }
             NodeAction::WriteAcceptor { bytes } => {
@@ -169,6 +170,27 @@ impl World {
                 self.machines[who].document = Some((generation, document));
             }
             NodeAction::ConfigOutcome(outcome) => self.machines[who].outcomes.push(outcome),
+            NodeAction::FindInitiators {
+                link,
+                number,
+                volume,
+            } => {
+                let found = Initiators {
+                    count: u32::try_from(volume.0 % 7).unwrap(),
+                    first: alloc::format!("iqn.2026-11.test:at{}", who + 1),
+                };
+                self.handle(
+                    who,
+                    NodeEvent::InitiatorsFound {
+                        link,
+                        number,
+                        found,
+                    },
+                );
+            }
+            NodeAction::PartnerInitiators { number, found } => {
+                self.say(alloc::format!("{} heard {number}: {found:?}", who + 1));
+            }
             NodeAction::Portals { open } => {
                 self.say(alloc::format!("{} portals {open}", who + 1));
                 self.machines[who].portals = open;

@@ -64,6 +64,9 @@ impl World {
             return;
         }
         let now = self.now;
+        if core::mem::take(&mut self.machines[who].path.asked) {
+            self.word(who, ms(1), FromVolume::Reached);
+        }
         let path = &mut self.machines[who].path;
         let waits = path.suspended || path.mode == Mode::Idle;
         if waits && !path.wanted_told {
@@ -136,6 +139,11 @@ impl World {
                 path.wanted_told = false;
                 path.lease_until = Time::ZERO;
                 self.word(who, quick, FromVolume::Suspended);
+            }
+            ToVolume::Ask => {
+                let path = &mut self.machines[who].path;
+                path.asked = true;
+                path.wanted_told = false;
             }
             ToVolume::Lease { until } => self.machines[who].path.lease_until = until,
             ToVolume::Collect { everything, .. } => {

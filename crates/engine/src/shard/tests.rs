@@ -1,0 +1,6 @@
+//! A shard alone, and two of them, with bytes going in and bytes coming out.
+
+mod initiator;
+mod pair;
+mod single;
+mod world;
