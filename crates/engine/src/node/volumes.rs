@@ -18,7 +18,8 @@ use lockstep_scsi::interface::{AccessState, PortGroup};
 
 /// An unchanged report is repeated this often: any message may be lost.
 const REPORT_EVERY: Duration = Duration::from_millis(500);
-/// "Transitioning" is said for no longer than this; initiators then take the path for dead.
+/// "Transitioning" is said for no longer than this; initiators then take the path for dead. A node
+/// that lacks a quorum by then sends them to the other one, which may have it.
 const TRANSITION: Duration = Duration::from_secs(10);
 /// Register messages in one frame: one a volume and phase.
 const MAX_MESSAGES: usize = 512;
@@ -40,6 +41,12 @@ pub(super) struct Volume {
 impl Volume {
     pub(super) const fn is_replicated(&self) -> bool {
         self.settings.spec.partner.is_some()
+    }
+
+    /// Whether initiators may be served here now or soon enough to be kept. `states` comes first.
+    fn servable(&self, now: Time) -> bool {
+        let waited = self.passing_since.is_some_and(|at| now >= at + TRANSITION);
+        self.membership.servable() && !(waited && self.membership.lacks_quorum())
     }
 
     /// Access states of this node's and the partner's ports.
@@ -269,7 +276,7 @@ impl Node {
             volume.groups.clone_from(&all);
             turn.order(ToShard::PortGroups(id, all));
         }
-        let servable = volume.membership.servable();
+        let servable = volume.servable(turn.now);
         if volume.servable && !servable && !stopping {
             turn.order(ToShard::CloseSessions {
                 target: volume.settings.target,
@@ -281,8 +288,7 @@ impl Node {
     /// The data portals are open while a volume is served here, and open only once this node
     /// knows that its pool configuration is the newest.
     pub(super) fn step_portals(&mut self, turn: &mut Turn<'_>) {
-        let servable =
-            self.stop.is_none() && self.volumes.values().any(|it| it.membership.servable());
+        let servable = self.stop.is_none() && self.volumes.values().any(|it| it.servable(turn.now));
         let open = servable && (self.portals_open || self.config_is_settled());
         if open != self.portals_open {
             self.portals_open = open;

@@ -95,6 +95,9 @@ impl Membership {
             {
                 Some("the partner moved to another configuration")
             }
+            (_, Some(view)) if self.is_put_out(&view) => {
+                Some("the partner has begun to go on without this node")
+            }
             (_, Some(view)) if view.yields => Some("the partner stepped down"),
             (_, Some(_)) if self.would_yield() => Some("the partner asked this node to step down"),
             _ => None,
@@ -117,6 +120,15 @@ impl Membership {
         self.why = Why::Deciding;
         self.suspended(turn);
         true
+    }
+
+    /// The partner's acceptor holds a newer value without this node, of a round begun while the
+    /// partner heard nothing of it. That may be decided at any time, and the partner cannot go
+    /// back to what was before: this node gives way, and its acceptor then votes for it.
+    fn is_put_out(&self, view: &Report) -> bool {
+        view.value.is_some_and(|it| {
+            it.epoch > self.durable.configuration.epoch && !it.members.contains(self.settings.me)
+        })
     }
 
     /// With every data channel down and heartbeats alive, the node that comes first goes on.

@@ -106,6 +106,12 @@ impl Membership {
         }
     }
 
+    /// Whether neither partner nor witness answers: the other two of three may go on meanwhile.
+    #[must_use]
+    pub fn lacks_quorum(&self) -> bool {
+        self.role == Role::Idle && self.why == Why::NeedsQuorum
+    }
+
     /// Whether it is served at this moment, and by whom else.
     #[must_use]
     pub const fn serving(&self) -> Option<Members> {

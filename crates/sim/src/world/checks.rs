@@ -58,6 +58,7 @@ impl World {
         let [one, two] = [0, 1].map(|node| &self.machines[node].watch);
         one.confirmed
             && two.confirmed
+            && one.serving.is_some()
             && one.serving == two.serving
             && !one.alone()
             && self.machines.iter().all(super::Machine::is_running)

@@ -80,6 +80,47 @@ fn the_loss_of_the_witness_alone_changes_nothing() {
 }
 
 #[test]
+fn a_node_that_hears_its_partner_all_the_while_lets_it_go_on_alone() {
+    // Node 1 hears nothing of node 2, which hears node 1; without the witness nothing can be
+    // decided until node 2's promise arrives with all that was late. Then node 1's acceptor is
+    // bound to its swap, and node 2, still a member, must give way.
+    for muted in [0, 1] {
+        let mut world = World::refereed(14);
+        world.crash_witness();
+        world.mute(muted);
+        world.run_until(ms(5000), |it| {
+            it.standing(1 - muted) == Some(Standing::Waiting)
+        });
+        world.run(ms(1500));
+        world.unmute();
+        world.run_until(ms(20_000), World::is_mirrored);
+        assert!(!world.said("everything is compared"), "{}", world.story());
+    }
+}
+
+#[test]
+fn a_node_that_lacks_a_quorum_lets_its_initiators_go_to_the_other_one() {
+    let mut world = World::refereed(15);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.cut(0);
+    world.cut(1);
+    world.cut_witness(0, false);
+    world.run(ms(8000));
+    assert!(world.machines[0].portals, "it may be over in a moment");
+    world.run(ms(8000));
+    assert!(!world.machines[0].portals, "{}", world.story());
+    assert!(world.machines[1].portals);
+    // Where nobody else is left it serves again as soon as it may.
+    world.crash(1);
+    world.cut_witness(0, true);
+    world.heal(0);
+    world.run(ms(3000));
+    world.boot(1);
+    world.run_until(ms(30_000), World::is_mirrored);
+    assert!(world.machines[0].portals && world.machines[1].portals);
+}
+
+#[test]
 fn without_two_of_three_nobody_serves() {
     let mut world = World::refereed(8);
     world.machines[0].io = true;

@@ -166,6 +166,9 @@ pub(super) struct World {
     apart_since: Option<Time>,
     /// Messages between Node and data path take up to so many milliseconds.
     pub(super) shard_delay: u64,
+    /// What this machine sends to the other one arrives only once it is heard again.
+    muted: Option<usize>,
+    held: Vec<(LinkId, Vec<u8>)>,
     pub(super) referee: Option<referee::Referee>,
     /// The witness that is wanted for the volume.
     pub(super) desired: Option<WitnessId>,
@@ -190,6 +193,8 @@ impl World {
             apart: false,
             apart_since: None,
             shard_delay: 1,
+            muted: None,
+            held: Vec::new(),
             referee: None,
             desired: None,
         }
@@ -338,6 +343,21 @@ impl World {
     pub(super) fn cut(&mut self, wire: usize) {
         self.say(alloc::format!("wire {wire} CUT"));
         self.wires[wire] = false;
+    }
+
+    /// One direction stalls, as TCP does: nothing of what this machine sends arrives for now.
+    pub(super) fn mute(&mut self, who: usize) {
+        self.say(alloc::format!("{} MUTE", who + 1));
+        self.muted = Some(who);
+    }
+
+    /// Everything arrives after all.
+    pub(super) fn unmute(&mut self) {
+        let Some(who) = self.muted.take() else { return };
+        self.say(alloc::format!("{} HEARD AGAIN", who + 1));
+        for (link, bytes) in core::mem::take(&mut self.held) {
+            self.act(who, NodeAction::LinkSend { link, bytes });
+        }
     }
 
     pub(super) fn heal(&mut self, wire: usize) {

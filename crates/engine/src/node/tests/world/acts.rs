@@ -126,6 +126,9 @@ impl World {
                 if self.witness_link(link) == Some(who) {
                     return self.send_to_witness(who, link, bytes);
                 }
+                if self.muted == Some(who) {
+                    return self.held.push((link, bytes));
+                }
                 if let Some(wire) = self.wire_of(link).filter(|wire| self.wires[*wire]) {
                     // In order on one link.
                     let at = self.links[wire].map_or(self.now, |(_, last)| last.max(self.now))
