@@ -30,6 +30,8 @@ pub const CLUSTER: u128 = 0x5150;
 const REDIAL: Duration = Duration::from_millis(250);
 /// A dial that was not answered by then is begun anew, as in the daemon.
 const DIAL_TIME: Duration = Duration::from_millis(300);
+/// A dial to the witness is given more time: it may be far away.
+const WITNESS_DIAL_TIME: Duration = Duration::from_secs(2);
 /// A control link that brings nothing for so long is closed.
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -395,12 +397,12 @@ impl Machine {
     pub(super) fn control_event(&mut self, ctx: &mut Context, event: ControlEvent) {
         match event {
             ControlEvent::Dial(path) => {
-                let (link, port) = match path {
-                    WITNESS_PATH => (self.witness_link, PORT_WITNESS),
-                    path => (Some(self.control_links[path]), PORT_CONTROL),
+                let (link, port, time) = match path {
+                    WITNESS_PATH => (self.witness_link, PORT_WITNESS, WITNESS_DIAL_TIME),
+                    path => (Some(self.control_links[path]), PORT_CONTROL, DIAL_TIME),
                 };
                 let Some(link) = link else { return };
-                let end = ctx.network.dial(ctx.now, link, self.host, port, DIAL_TIME);
+                let end = ctx.network.dial(ctx.now, link, self.host, port, time);
                 let again = ctx.now + REDIAL;
                 self.control().dials.insert(end, Dialing { path, again });
             }

@@ -117,13 +117,12 @@ impl World {
             // off first it is as if its partner had gone alone and died. A witness knows better.
             Fault::Isolate(node) => {
                 let joined = self.isolated.is_none() && self.parted.is_none();
-                let exempt = self.majority_holds() || !self.shape.majority;
                 let apart = self.cut_off == Some(1 - node) && !self.hear_each_other();
-                !calm
-                    && joined
-                    && exempt
-                    && (self.majority_holds() || !apart)
-                    && self.whole_links() == self.node_links()
+                let bearable = match self.shape.majority {
+                    true => self.majority_holds(),
+                    false => !apart,
+                };
+                !calm && joined && bearable && self.whole_links() == self.node_links()
             }
             Fault::CutPath(..)
             | Fault::Reset

@@ -109,10 +109,10 @@ impl World {
         };
         referee.dial_at[who] = at;
         self.later(who, ms(1), Later::LinkDown { link });
-        self.to_witness(ms(1), Letter::Down(link));
+        self.post(ms(1), Letter::Down(link));
     }
 
-    fn to_witness(&mut self, delay: Duration, letter: Letter) {
+    fn post(&mut self, delay: Duration, letter: Letter) {
         self.counter += 1;
         let at = (self.now + delay, self.counter);
         self.referee().queue.insert(at, letter);
@@ -131,7 +131,7 @@ impl World {
             return;
         }
         let delay = self.in_order(who);
-        self.to_witness(delay, Letter::Bytes(link, bytes));
+        self.post(delay, Letter::Bytes(link, bytes));
     }
 
     /// A delay that keeps the order of one connection, in both directions together.
@@ -163,7 +163,7 @@ impl World {
                 self.next_link += 1;
                 self.referee().links[who] = Some((link, now));
                 self.later(who, ms(2), Later::WitnessUp { link });
-                self.to_witness(ms(2), Letter::Up(link));
+                self.post(ms(2), Letter::Up(link));
             }
         }
         while let Some(next) = self.referee().queue.first_entry() {
@@ -214,7 +214,7 @@ impl World {
                 }
                 Action::Store { bytes, .. } => {
                     let delay = ms(self.dice(30) + 1);
-                    self.to_witness(delay, Letter::Stored(bytes));
+                    self.post(delay, Letter::Stored(bytes));
                 }
                 Action::Event { text, .. } => self.say(alloc::format!("witness: {text}")),
             }
