@@ -103,3 +103,14 @@ fn an_address_in_use_is_named() {
     assert!(code.is_some_and(|code| code != 0), "{said}");
     assert!(said.contains(&pair.nodes[0].portal.to_string()), "{said}");
 }
+
+#[test]
+fn there_is_nothing_to_choose_while_both_nodes_hold_the_same() {
+    let pair = Pair::start("nochoice");
+    let why = pair.nodes[0]
+        .client()
+        .keep_config()
+        .expect_err("both hold the same")
+        .to_string();
+    assert!(why.contains("do not hold different ones"), "{why}");
+}

@@ -36,9 +36,7 @@ use local::{LocalError, LocalState, Ready};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
 use lockstep_engine::node::Node;
-use lockstep_engine::node_interface::{
-    ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings, Operator,
-};
+use lockstep_engine::node_interface::{ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings};
 use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
 use std::collections::{BTreeMap, VecDeque};
@@ -548,17 +546,6 @@ impl Control {
         if let Some(asked) = self.awaiting_change.pop_front() {
             self.asked(asked);
         }
-    }
-
-    /// After two nodes changed the pool configuration apart: ours is the one.
-    fn keep_config(&mut self) {
-        self.events.add(
-            Level::Ok,
-            "operator",
-            "pool",
-            "this node's pool configuration is kept",
-        );
-        self.tell(NodeEvent::Operator(Operator::KeepConfig));
     }
 
     fn state_file(&self, name: &str) -> PathBuf {

@@ -137,7 +137,7 @@ pub(crate) enum VolumeVerb {
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArguments {
-    /// Its name: a-z, 0-9, - and .
+    /// Its name: 1 to 64 of a-z, 0-9, dots and hyphens
     pub(crate) name: String,
     /// Its size, such as 10GiB
     #[arg(long)]

@@ -100,6 +100,51 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
+    /// Commands in fenced blocks and between backquotes.
+    fn commands(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut fenced = false;
+        for line in text.lines() {
+            if line.starts_with("```") {
+                fenced = !fenced;
+            } else if fenced {
+                found.push(line.split(" #").next().unwrap_or_default().to_owned());
+            } else {
+                found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+        found.retain(|command| command.starts_with("lockstep "));
+        found
+    }
+
+    #[test]
+    fn every_command_in_the_documents_is_one() {
+        use clap::error::ErrorKind::{
+            DisplayHelpOnMissingArgumentOrSubcommand, MissingRequiredArgument,
+        };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let documents = std::fs::read_dir(root.join("docs")).unwrap();
+        let mut files: Vec<_> = documents.map(|entry| entry.unwrap().path()).collect();
+        // Where names on the wire stand between backquotes.
+        files.retain(|file| !file.ends_with("wire-format.md"));
+        files.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+        let mut seen = 0;
+        for file in files {
+            for command in commands(&std::fs::read_to_string(&file).unwrap()) {
+                seen += 1;
+                let parsed = Arguments::try_parse_from(command.split_whitespace());
+                let Err(error) = parsed else { continue };
+                // A command may be named without its arguments.
+                let named = matches!(
+                    error.kind(),
+                    MissingRequiredArgument | DisplayHelpOnMissingArgumentOrSubcommand
+                );
+                assert!(named, "{}: {command}: {error}", file.display());
+            }
+        }
+        assert!(seen > 20, "{seen} commands");
+    }
+
     #[test]
     fn lockstepd_is_lockstep_daemon() {
         let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();

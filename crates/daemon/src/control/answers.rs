@@ -32,10 +32,7 @@ impl Control {
                 return;
             }
             Request::Keep { name, confirm } => self.keep_copy(&name, &confirm),
-            Request::KeepConfig => {
-                self.keep_config();
-                json(&self.change_note())
-            }
+            Request::KeepConfig => self.keep_config(),
             Request::Create(_) if self.entries_are_coming() => {
                 self.wait_for_change(Asked { request, reply });
                 return;
@@ -66,6 +63,26 @@ impl Control {
             // Whoever asked may have gone.
             _ => drop(asked.reply.send(json(&self.sessions_view()))),
         }
+    }
+
+    /// After two nodes changed the pool configuration apart: ours is the one.
+    fn keep_config(&mut self) -> Answer {
+        if self.node.status(boot_time()).pool.conflict.is_none() {
+            return Err(Refusal::new(
+                Class::Conflict,
+                "the pool configuration",
+                "the two nodes do not hold different ones",
+                "nothing is to be chosen; lockstep config show prints it",
+            ));
+        }
+        self.events.add(
+            Level::Ok,
+            "operator",
+            "pool",
+            "this node's pool configuration is kept",
+        );
+        self.tell(NodeEvent::Operator(Operator::KeepConfig));
+        json(&self.change_note())
     }
 
     fn keep_copy(&mut self, name: &str, confirm: &str) -> Answer {
