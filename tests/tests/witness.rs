@@ -1,6 +1,4 @@
 //! A pair and its witness: two of three decide, and a node that is in the minority serves nothing.
-#![expect(clippy::unwrap_used, reason = "a test speaks by failing")]
-
 use lockstep_api::pool::SetWitness;
 use lockstep_api::quantity::Size;
 use lockstep_api::volume::{CreateVolume, Strategy};
