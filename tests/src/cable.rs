@@ -33,7 +33,8 @@ impl Cable {
         let namespace = format!("{PREFIX}-{process}-{number}");
         let [near, far] = ["n", "f"].map(|end| format!("ls{process}{end}{number}"));
         // Out of the range for measurements (RFC 2544), four addresses for each cable.
-        let net = u32::from(Ipv4Addr::new(198, 18, 0, 0)) | (process * 8 + number % 8) << 2 & 0x1_ffff;
+        let net =
+            u32::from(Ipv4Addr::new(198, 18, 0, 0)) | (process * 8 + number % 8) << 2 & 0x1_ffff;
         let [ours, theirs] = [1, 2].map(|host| Ipv4Addr::from(net | host));
         let cable = Self {
             namespace,
@@ -47,7 +48,15 @@ impl Cable {
         ]);
         ip(&["addr", "add", &format!("{ours}/30"), "dev", &near]);
         ip(&["link", "set", &near, "up"]);
-        ip(&["-n", space, "addr", "add", &format!("{theirs}/30"), "dev", far]);
+        ip(&[
+            "-n",
+            space,
+            "addr",
+            "add",
+            &format!("{theirs}/30"),
+            "dev",
+            far,
+        ]);
         ip(&["-n", space, "link", "set", "lo", "up"]);
         cable.plug();
         cable
@@ -92,7 +101,9 @@ fn clear_up() {
     };
     for space in spaces.flatten() {
         let name = space.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(PREFIX).and_then(|it| it.split('-').nth(1));
+        let process = name
+            .strip_prefix(PREFIX)
+            .and_then(|it| it.split('-').nth(1));
         if process.is_some_and(|it| !Path::new("/proc").join(it).exists()) {
             let _ = Command::new("ip").args(["netns", "del", &name]).status();
         }
