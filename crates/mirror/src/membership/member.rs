@@ -78,9 +78,8 @@ impl Membership {
         self.lease_until = Time::ZERO;
         self.in_force = 0;
         self.candidate = None;
-        if matches!(role, Role::Alone(_)) {
-            self.eject = None;
-        }
+        // What was the matter with the partner was settled by what is served now.
+        self.eject = None;
     }
 
     pub(super) fn step_member(&mut self, turn: &mut Turn<'_>) -> bool {
