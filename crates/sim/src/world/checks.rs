@@ -137,6 +137,9 @@ impl World {
 
     fn check_calm(&mut self, since: Duration) {
         let now = self.ctx.now;
+        if now > since + Duration::from_secs(5) {
+            self.restart_stopped();
+        }
         let oldest = self
             .clients
             .iter()
