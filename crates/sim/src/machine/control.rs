@@ -2,10 +2,11 @@
 //! between it and the shard. The counterpart in the daemon is its control thread.
 
 mod in_force;
+mod links;
 
 use super::{Machine, PORT_CONTROL, ProcessEvent};
 use crate::context::{Context, What};
-use crate::network::{EndId, LinkId as WireId};
+use crate::network::EndId;
 use crate::witness::PORT_WITNESS;
 use crate::world::{Shape, TARGET, VOLUME};
 use core::time::Duration;
@@ -14,7 +15,7 @@ use in_force::WITNESS_PATH;
 use lockstep_engine::interface::iscsi::{Portal, Settings, TargetId, TargetSettings};
 use lockstep_engine::interface::{FromShard, ToShard};
 use lockstep_engine::node::Node;
-use lockstep_engine::node_interface::{LinkId, NodeAction, NodeEvent, NodeSettings, Severity};
+use lockstep_engine::node_interface::{NodeAction, NodeEvent, NodeSettings, Severity};
 use lockstep_mirror::control::{Incarnation, NodeId};
 use lockstep_mirror::lease::Timing;
 use lockstep_mirror::metadata_layout::SUPERBLOCK_OFFSETS;
@@ -466,130 +467,6 @@ impl Machine {
                 Write::Pool(bytes) if happened => self.stores.pool = Some(bytes),
                 Write::Acceptor(_) | Write::Pool(_) => {}
             }
-        }
-    }
-
-    pub(super) fn control_connected(&mut self, ctx: &mut Context, end: EndId, wire: WireId) {
-        let path = self
-            .control_links
-            .iter()
-            .position(|link| *link == wire)
-            .expect("nodes use these links");
-        let again = ctx.now;
-        self.link_up(ctx, end, Dialing { path, again });
-    }
-
-    pub(super) fn control_opened(&mut self, ctx: &mut Context, end: EndId) {
-        match self.control().dials.remove(&end) {
-            Some(dialing) => self.link_up(ctx, end, dialing),
-            None => ctx.network.abort(ctx.now, end),
-        }
-    }
-
-    pub(super) fn control_refused(&mut self, ctx: &mut Context, end: EndId) {
-        if let Some(Dialing { path, again }) = self.control().dials.remove(&end) {
-            let pause = again.saturating_sub(ctx.now);
-            self.control_soon(ctx, pause, ControlEvent::Dial(path));
-        }
-    }
-
-    fn link_up(&mut self, ctx: &mut Context, end: EndId, made: Dialing) {
-        let Dialing { path, again } = made;
-        let heard = ctx.now;
-        let control = self.control();
-        let link = control.next_link;
-        control.next_link += 1;
-        let wire = Wire {
-            end,
-            path,
-            heard,
-            again,
-        };
-        control.links.insert(link, wire);
-        let link = LinkId(link);
-        let event = match path {
-            WITNESS_PATH => NodeEvent::WitnessUp { link },
-            path => NodeEvent::LinkUp {
-                link,
-                path: u16::try_from(path).expect("few links"),
-            },
-        };
-        self.tell(ctx, event);
-        self.control_readable(ctx, end);
-    }
-
-    pub(super) fn control_readable(&mut self, ctx: &mut Context, end: EndId) {
-        let now = ctx.now;
-        let Some(control) = self.process.as_mut().map(|process| &mut process.control) else {
-            return;
-        };
-        let Some(link) = control.link_of(end) else {
-            return;
-        };
-        let bytes = ctx.network.arrived(end).to_vec();
-        if bytes.is_empty() {
-            return;
-        }
-        ctx.network.take(end, bytes.len());
-        control.links.get_mut(&link).expect("found just now").heard = now;
-        self.tell(
-            ctx,
-            NodeEvent::LinkBytes {
-                link: LinkId(link),
-                bytes: &bytes,
-            },
-        );
-    }
-
-    pub(super) fn control_closed(&mut self, ctx: &mut Context, end: EndId) {
-        self.control_readable(ctx, end);
-        let Some(process) = &self.process else { return };
-        if let Some(link) = process.control.link_of(end) {
-            self.drop_link(ctx, link);
-        }
-    }
-
-    fn drop_link(&mut self, ctx: &mut Context, link: u64) {
-        let Some(wire) = self.control().links.remove(&link) else {
-            return;
-        };
-        ctx.network.close(ctx.now, wire.end);
-        if self.host == 0 || wire.path == WITNESS_PATH {
-            let pause = wire.again.saturating_sub(ctx.now);
-            self.control_soon(ctx, pause, ControlEvent::Dial(wire.path));
-        }
-        self.tell(ctx, NodeEvent::LinkDown { link: LinkId(link) });
-    }
-
-    fn listen(&mut self, ctx: &mut Context) {
-        let now = ctx.now;
-        let silent = |(_, wire): &(&u64, &Wire)| wire.heard + SILENCE <= now;
-        let silent: Vec<u64> = self
-            .control()
-            .links
-            .iter()
-            .filter(silent)
-            .map(|(link, _)| *link)
-            .collect();
-        for link in silent {
-            self.drop_link(ctx, link);
-        }
-        if self.process.is_some() {
-            self.control_soon(ctx, SILENCE / 4, ControlEvent::Listen);
-        }
-    }
-
-    /// What came while the process stood still.
-    pub(super) fn control_pump_all(&mut self, ctx: &mut Context) {
-        let Some(process) = &self.process else { return };
-        let ends: Vec<EndId> = process
-            .control
-            .links
-            .values()
-            .map(|wire| wire.end)
-            .collect();
-        for end in ends {
-            self.control_readable(ctx, end);
         }
     }
 

@@ -2,16 +2,12 @@
 
 use super::{FIRST_CLIENT, LIVENESS, Phase, SETTLE, VOLUME, World};
 use crate::disk::SECTOR;
-use crate::faults::Fault;
 use core::time::Duration;
 use lockstep_mirror::control::Configuration;
 use std::collections::BTreeSet;
 
 /// Sectors that one read of the last look covers.
 const LAST_LOOK: u64 = 2048;
-
-/// The nodes that are down when the faults end are started within this time.
-const RESTARTED: Duration = Duration::from_secs(4);
 
 impl World {
     /// Looks at everything from outside.
@@ -141,11 +137,8 @@ impl World {
 
     fn check_calm(&mut self, since: Duration) {
         let now = self.ctx.now;
-        // One that was still being stopped when the faults ended is started again as well.
-        for node in 0..2 {
-            if now > since + RESTARTED && self.machines[node].process.is_none() {
-                self.throw(Fault::Start(node));
-            }
+        if now > since + Duration::from_secs(5) {
+            self.restart_stopped();
         }
         let oldest = self
             .clients

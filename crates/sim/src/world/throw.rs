@@ -302,6 +302,15 @@ impl World {
         }
     }
 
+    /// A node that was still stopping in order when the calm began is started as well.
+    pub(super) fn restart_stopped(&mut self) {
+        for node in 0..2 {
+            if self.machines[node].process.is_none() {
+                self.throw(Fault::Start(node));
+            }
+        }
+    }
+
     pub(super) fn begin_faults(&mut self) {
         self.phase = Phase::Faults;
         self.last_answer = self.ctx.now;
