@@ -162,6 +162,15 @@ pub(crate) fn progress(progress: &Progress) -> String {
     )
 }
 
+/// The strategy that was asked for, and what is in force as long as that is another one.
+fn strategy(volume: &Volume) -> String {
+    let (asked, now) = (volume.strategy, volume.strategy_in_force);
+    if asked == now || volume.epoch == 0 {
+        return asked.word().to_owned();
+    }
+    format!("{} (still {})", asked.word(), now.word())
+}
+
 fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(volume);
@@ -182,6 +191,7 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         ),
         ("blocks of", format!("{} bytes", volume.block_size)),
         ("cache", volume.cache.word().to_owned()),
+        ("strategy", strategy(volume)),
         ("target", format!("{} LUN {}", volume.target, volume.lun)),
         ("accounts", everyone(&volume.accounts, "none needed")),
         ("initiators", everyone(&volume.allow, "all")),
