@@ -17,8 +17,14 @@ use std::time::Duration;
 fn pull(far: usize, times: &[u64]) {
     let cable = Cable::new();
     let mut pair = Pair::over(&cable, far);
+    let mut ledger = None;
     for cut in times {
-        let load = Load::start(Options::default(), pair.paths(), content::load(SIZE), None);
+        let load = Load::start(
+            Options::default(),
+            pair.paths(),
+            content::load(SIZE),
+            ledger.take(),
+        );
         std::thread::sleep(Duration::from_secs(1));
         cable.pull();
         std::thread::sleep(Duration::from_millis(*cut));
@@ -42,6 +48,7 @@ fn pull(far: usize, times: &[u64]) {
             far + 1,
             report.slowest
         );
+        ledger = Some(report.ledger);
     }
 }
 
