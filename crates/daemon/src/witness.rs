@@ -11,7 +11,6 @@ use crate::shard_thread::boot_time;
 use crate::{durable, uuid};
 use lockstep_engine::node_interface::{LinkId, Severity};
 use lockstep_engine::witness::{Action, Event, Pair, Witness};
-use rustix::fs::FlockOperation;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -104,22 +103,11 @@ fn file_of(config: &WitnessConfig, cluster: u128) -> PathBuf {
 }
 
 fn lock(state: &Path) -> Result<File, WitnessError> {
-    let failed = |source| WitnessError::State {
+    let lock = durable::lock_directory(state).map_err(|source| WitnessError::State {
         path: state.to_owned(),
         source,
-    };
-    durable::private_directory(state).map_err(failed)?;
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(state.join("lock"))
-        .map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(WitnessError::InUse(state.to_owned())),
-        Err(error) => Err(failed(error.into())),
-    }
+    })?;
+    lock.ok_or_else(|| WitnessError::InUse(state.to_owned()))
 }
 
 async fn serve(config: &WitnessConfig, witness: Witness) -> Result<(), WitnessError> {

@@ -9,7 +9,6 @@ use crate::recorder::Recorder;
 use crate::secret::{self, PAIR_SECRET_MIN, SecretError};
 use crate::shard_thread::{FromThread, ShardThreadConfig, SpawnError};
 use crate::{durable, http, pool_memory, preflight, shard_thread, uuid};
-use rustix::fs::FlockOperation;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -194,21 +193,11 @@ fn lock_state(state: &Path) -> Result<File, RunError> {
         path: state.to_owned(),
         source,
     };
-    durable::private_directory(state).map_err(failed)?;
+    let lock = durable::lock_directory(state).map_err(failed)?;
     for part in ["metadata", "volumes"] {
         durable::private_directory(&state.join(part)).map_err(failed)?;
     }
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(state.join("lock"))
-        .map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(RunError::StateInUse(state.to_owned())),
-        Err(error) => Err(failed(error.into())),
-    }
+    lock.ok_or_else(|| RunError::StateInUse(state.to_owned()))
 }
 
 fn start_recording(path: &Path) -> Result<Recorder, RunError> {

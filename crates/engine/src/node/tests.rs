@@ -12,3 +12,16 @@ mod review;
 mod rules;
 mod stories;
 mod world;
+
+/// Runs a random schedule with seeds 1 to `default`, or with `SEEDS` of them from `SEED` on, and
+/// names the first that fails.
+fn for_seeds(default: u64, run: impl Fn(u64) + core::panic::RefUnwindSafe) {
+    let from_env = |name| std::env::var(name).ok().and_then(|it| it.parse().ok());
+    let first = from_env("SEED").unwrap_or(1);
+    for seed in first..first + from_env("SEEDS").unwrap_or(default) {
+        if std::panic::catch_unwind(|| run(seed)).is_err() {
+            std::println!("SEED={seed}");
+            panic!("seed {seed}");
+        }
+    }
+}

@@ -2,8 +2,7 @@
 //! event the world checks that only one line serves, that what serves holds every acknowledged
 //! write, and that everything served was durable before.
 
-use super::std;
-use super::std::println;
+use super::for_seeds;
 use super::world::{VOLUME, World, ms};
 use crate::interface::FromShard;
 use crate::node_interface::{NodeEvent, Standing};
@@ -60,59 +59,41 @@ fn storm(seed: u64, partition: bool) -> World {
     world
 }
 
-fn seeds(default: u64) -> core::ops::Range<u64> {
-    let from_env = |name| std::env::var(name).ok().and_then(|it| it.parse().ok());
-    let first = from_env("SEED").unwrap_or(1);
-    first..first + from_env("SEEDS").unwrap_or(default)
-}
-
 #[test]
 fn without_total_partition_two_nodes_always_find_together_again() {
-    for seed in seeds(150) {
-        let caught = std::panic::catch_unwind(|| {
-            let mut world = storm(seed, false);
-            world.run_until(ms(90_000), World::is_mirrored);
-            assert!(!world.said("split brain"), "{}", world.story());
-            (world.machines[0].io, world.machines[1].io) = (false, false);
-            world.run(ms(1000));
-            let (a, b) = (world.machines[0].disk.blocks, world.machines[1].disk.blocks);
-            assert_eq!(a, b, "identical after a resync\n{}", world.story());
-            assert!(
-                !world.said("everything is compared"),
-                "no needless full resync\n{}",
-                world.story()
-            );
-        });
-        if caught.is_err() {
-            println!("SEED={seed}");
-            panic!("seed {seed}");
-        }
-    }
+    for_seeds(150, |seed| {
+        let mut world = storm(seed, false);
+        world.run_until(ms(90_000), World::is_mirrored);
+        assert!(!world.said("split brain"), "{}", world.story());
+        (world.machines[0].io, world.machines[1].io) = (false, false);
+        world.run(ms(1000));
+        let (a, b) = (world.machines[0].disk.blocks, world.machines[1].disk.blocks);
+        assert_eq!(a, b, "identical after a resync\n{}", world.story());
+        assert!(
+            !world.said("everything is compared"),
+            "no needless full resync\n{}",
+            world.story()
+        );
+    });
 }
 
 #[test]
 fn with_total_partition_they_find_together_or_both_stand_still() {
-    for seed in seeds(150) {
-        let caught = std::panic::catch_unwind(|| {
-            let mut world = storm(seed, true);
-            let settled = |it: &World| {
-                it.is_mirrored()
-                    || (0..2).all(|who| {
-                        it.status(who)
-                            .is_some_and(|it| it.split_brain && !it.servable)
-                    })
-            };
-            world.run_until(ms(90_000), settled);
-            world.run(ms(1000));
-            assert!(
-                world.standing(0) == Some(Standing::Mirrored) || world.apart,
-                "{}",
-                world.story()
-            );
-        });
-        if caught.is_err() {
-            println!("SEED={seed}");
-            panic!("seed {seed}");
-        }
-    }
+    for_seeds(150, |seed| {
+        let mut world = storm(seed, true);
+        let settled = |it: &World| {
+            it.is_mirrored()
+                || (0..2).all(|who| {
+                    it.status(who)
+                        .is_some_and(|it| it.split_brain && !it.servable)
+                })
+        };
+        world.run_until(ms(90_000), settled);
+        world.run(ms(1000));
+        assert!(
+            world.standing(0) == Some(Standing::Mirrored) || world.apart,
+            "{}",
+            world.story()
+        );
+    });
 }

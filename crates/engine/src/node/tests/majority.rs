@@ -1,7 +1,6 @@
 //! Two nodes and a witness: stories, and random schedules in which nothing excuses two lines.
 
-use super::std;
-use super::std::println;
+use super::for_seeds;
 use super::world::{VOLUME, World, ms};
 use crate::interface::FromShard;
 use crate::node_interface::{NodeEvent, Standing};
@@ -294,29 +293,17 @@ fn storm(seed: u64) -> World {
     world
 }
 
-fn seeds(default: u64) -> core::ops::Range<u64> {
-    let from_env = |name| std::env::var(name).ok().and_then(|it| it.parse().ok());
-    let first = from_env("SEED").unwrap_or(1);
-    first..first + from_env("SEEDS").unwrap_or(default)
-}
-
 #[test]
 fn with_a_witness_there_is_never_more_than_one_line_and_always_one_in_the_end() {
-    for seed in seeds(150) {
-        let caught = std::panic::catch_unwind(|| {
-            let mut world = storm(seed);
-            world.run_until(ms(90_000), World::is_mirrored);
-            (world.machines[0].io, world.machines[1].io) = (false, false);
-            world.run(ms(1000));
-            let (a, b) = (world.machines[0].disk.blocks, world.machines[1].disk.blocks);
-            assert_eq!(a, b, "identical after a resync\n{}", world.story());
-            for text in ["split brain", "everything is compared"] {
-                assert!(!world.said(text), "{}", world.story());
-            }
-        });
-        if caught.is_err() {
-            println!("SEED={seed}");
-            panic!("seed {seed}");
+    for_seeds(150, |seed| {
+        let mut world = storm(seed);
+        world.run_until(ms(90_000), World::is_mirrored);
+        (world.machines[0].io, world.machines[1].io) = (false, false);
+        world.run(ms(1000));
+        let (a, b) = (world.machines[0].disk.blocks, world.machines[1].disk.blocks);
+        assert_eq!(a, b, "identical after a resync\n{}", world.story());
+        for text in ["split brain", "everything is compared"] {
+            assert!(!world.said(text), "{}", world.story());
         }
-    }
+    });
 }
