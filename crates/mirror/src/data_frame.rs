@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use thiserror::Error;
 
 mod decode;
+pub mod proxy;
 #[cfg(test)]
 mod tests;
 
@@ -136,6 +137,8 @@ pub enum DataFrame {
         /// One bit a piece.
         pieces: u64,
     },
+    /// Between a proxy and its host.
+    Proxy(proxy::ProxyFrame),
 }
 
 /// How many bytes of a volume one `Bits` frame covers: 64 KiB of bits at 64 KiB a bit.
@@ -175,13 +178,20 @@ const FUA: u16 = 1;
 /// Whether a frame of this kind carries blocks, received into a buffer, rather than bytes.
 #[must_use]
 pub const fn blocks_follow(kind: u16) -> bool {
-    matches!(kind, 0x10 | 0x13 | 0x20 | 0x23)
+    matches!(kind, 0x10 | 0x13 | 0x20 | 0x23) || proxy::has_blocks(kind)
 }
 
-/// Whether this kind is a forward: the one frame with blocks that its receiver may refuse.
+/// Whether this kind is a forward.
 #[must_use]
 pub const fn is_forward(kind: u16) -> bool {
     matches!(kind, 0x20..=0x24)
+}
+
+/// Whether the receiver of a frame of this kind may throw its blocks away and refuse it: forwards,
+/// and what proxy and host send each other.
+#[must_use]
+pub const fn may_be_refused(kind: u16) -> bool {
+    is_forward(kind) || proxy::may_be_refused(kind)
 }
 
 /// A frame that an honest partner of this version never sends. It is counted and ignored.
@@ -386,6 +396,7 @@ impl DataFrame {
                     ..*fields
                 }
             }
+            Self::Proxy(frame) => return frame.fill(fields),
         }
         FrameBody::None
     }

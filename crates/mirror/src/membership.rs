@@ -25,6 +25,7 @@ mod idle;
 mod majority;
 mod member;
 mod pairing;
+mod proxy;
 mod refusal;
 pub mod report;
 mod roles;
@@ -109,6 +110,7 @@ pub struct Membership {
     bound_to: Option<Incarnation>,
     lease_until: Time,
     stopping: Option<stop::Stop>,
+    proxy: proxy::Proxy,
     unreadable: u64,
 }
 
@@ -188,6 +190,7 @@ impl Membership {
             bound_to: None,
             lease_until: Time::ZERO,
             stopping: None,
+            proxy: proxy::Proxy::default(),
             unreadable: 0,
             settings,
         }
@@ -210,9 +213,10 @@ impl Membership {
     pub fn step(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..MAX_STEPS {
             if !self.advance(turn) {
-                return;
+                break;
             }
         }
+        self.look_at_proxy(turn);
     }
 
     /// One thing; whether there may be more to do.

@@ -46,17 +46,21 @@ impl Volume {
     /// Whether initiators may be served here now or soon enough to be kept. `states` comes first.
     fn servable(&self, now: Time) -> bool {
         let waited = self.passing_since.is_some_and(|at| now >= at + TRANSITION);
-        self.membership.servable() && !(waited && self.membership.lacks_quorum())
+        let long = self.membership.lacks_quorum() || self.membership.awaits_host();
+        self.membership.servable() && !(waited && long)
     }
 
     /// Access states of this node's and the partner's ports.
     fn states(&mut self, now: Time, me: NodeId) -> (AccessState, AccessState) {
         let serving = self.membership.serving();
-        if serving.is_some() || !self.membership.servable() {
+        let passes = serving.is_none() && self.membership.passes();
+        if serving.is_some() || passes || !self.membership.servable() {
             self.passing_since = None;
         }
         let mine = if serving.is_some_and(|it| it.contains(me)) {
             AccessState::Optimized
+        } else if passes {
+            AccessState::NonOptimized
         } else if self.membership.servable()
             && now < *self.passing_since.get_or_insert(now) + TRANSITION
         {
@@ -66,8 +70,9 @@ impl Volume {
         };
         let theirs = match serving {
             Some(members) if members.count() == 2 => AccessState::Optimized,
+            Some(_) if self.membership.partner_passes() => AccessState::NonOptimized,
             Some(_) => AccessState::Unavailable,
-            None if self.last_view_serves() => AccessState::Optimized,
+            None if passes || self.last_view_serves() => AccessState::Optimized,
             None => mine,
         };
         (mine, theirs)
@@ -130,6 +135,7 @@ impl Node {
             block_size: spec.block_size,
             create,
             write_back: spec.cache == CacheMode::WriteBack,
+            proxy: self.settings.proxy,
             witness,
             timing: self.settings.timing,
         };

@@ -71,6 +71,7 @@ impl Membership {
         self.served = Some(self.durable.configuration.lineage());
         self.path = super::Path::Serving;
         self.role = role;
+        self.served_here();
         self.crashed = false;
         self.wanted = None;
         self.join_ready = false;
