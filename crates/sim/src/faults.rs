@@ -40,6 +40,10 @@ pub enum Fault {
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// A node's disk fails every write and flush from now on.
+    FailDisk(usize),
+    /// It is replaced by an empty one, and the daemon started anew.
+    ReplaceDisk(usize),
     /// The nodes are cut off from each other, in both directions (0) or in one (1, 2), and back.
     /// If the second number is not 0, nothing else is begun for so many milliseconds: one node
     /// then has to serve.
@@ -102,12 +106,13 @@ enum Kind {
     Isolate,
     Reset,
     SlowDisks,
+    FailedDisk,
     Losses,
     Nap,
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::BothDown,
@@ -122,6 +127,7 @@ const KINDS: [Kind; 16] = [
     Kind::Isolate,
     Kind::Reset,
     Kind::SlowDisks,
+    Kind::FailedDisk,
     Kind::Losses,
     Kind::Nap,
 ];
@@ -139,6 +145,10 @@ pub struct Situation {
     pub clients: usize,
     /// A node is cut off from everything.
     pub isolated: Option<usize>,
+    /// Both nodes serve together.
+    pub together: bool,
+    /// A disk was replaced in this run; that takes long.
+    pub replaced: bool,
     /// The initiators have rested once in this run; that takes long.
     pub rested: bool,
     /// A power cut now may not take acknowledged writes along (cache mode).
@@ -308,6 +318,10 @@ impl Plan {
                 (soon, Fault::SlowDisks(node)),
                 (long, Fault::NormalDisks(node)),
             ],
+            Kind::FailedDisk if now.together && !now.replaced => vec![
+                (soon, Fault::FailDisk(node)),
+                (long + prng.millis(3000, 12_000), Fault::ReplaceDisk(node)),
+            ],
             Kind::Losses => vec![(soon, Fault::Losses), (long, Fault::NoLosses)],
             Kind::Nap if !now.rested => {
                 // Intents of idle regions are let go after 30 s: a crash comes when they just were.
@@ -339,6 +353,8 @@ impl Fault {
             Self::Isolate(_) => "nodes cut off",
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
+            Self::FailDisk(_) => "disks failed",
+            Self::ReplaceDisk(_) => "disks replaced",
             Self::Losses => "links lossy",
             Self::Nap(_) => "initiators at rest",
             Self::Part(0, _) => "nodes parted",
@@ -376,6 +392,8 @@ mod tests {
         whole: 3,
         clients: 1,
         isolated: None,
+        together: true,
+        replaced: false,
         rested: false,
         power_cut_allowed: true,
         majority: false,
@@ -405,7 +423,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 13), (true, 24)] {
+        for (witness, kinds) in [(false, 15), (true, 26)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -18,6 +18,8 @@ pub struct Watch {
     pub copying: bool,
     /// It has said that the partner may join, and nothing undid it.
     pub join_ready: bool,
+    /// The other node has agreed to serve its initiators.
+    pub proxying: bool,
     /// All configurations that it was ever told to serve.
     pub served: Vec<Configuration>,
     /// It was told to compare everything.
@@ -68,7 +70,9 @@ impl Watch {
                 self.serving = None;
                 self.following = true;
             }
+            ToVolume::Proxy { host } if host.is_some() => ctx.count("proxies"),
             ToVolume::Open { .. }
+            | ToVolume::Proxy { .. }
             | ToVolume::Ask
             | ToVolume::Lease { .. }
             | ToVolume::Drain { .. }
@@ -88,6 +92,7 @@ impl Watch {
                     .is_some_and(|configuration| configuration.epoch == *epoch);
             }
             FromVolume::JoinReady => self.join_ready = true,
+            FromVolume::Proxying { up } => self.proxying = *up,
             _ => {}
         }
     }
@@ -114,6 +119,7 @@ impl Watch {
         self.following = false;
         self.copying = false;
         self.join_ready = false;
+        self.proxying = false;
         if self.served.last() != Some(&configuration) {
             self.served.push(configuration);
         }

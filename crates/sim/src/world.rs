@@ -103,6 +103,8 @@ pub struct World {
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
+    /// A disk failed and was replaced.
+    replaced: bool,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -173,6 +175,7 @@ impl World {
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
+            disk_fails: false,
             process: None,
             runs: 0,
             prng: chance.fork(),
@@ -195,6 +198,7 @@ impl World {
             cut_off: None,
             rest: None,
             last_power_cut: None,
+            replaced: false,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,

@@ -159,7 +159,11 @@ pub(super) fn take_bytes(body: FrameBody) -> Option<Box<[u8]>> {
     }
 }
 
-pub(super) fn take_extent(fields: &Fields, spec: &VolumeSpec, most: u64) -> Result<Extent, BadFrame> {
+pub(super) fn take_extent(
+    fields: &Fields,
+    spec: &VolumeSpec,
+    most: u64,
+) -> Result<Extent, BadFrame> {
     let Fields {
         offset,
         length: len,

@@ -149,7 +149,13 @@ impl Volume {
         }
     }
 
-    fn say_passed(&self, key: Key, result: Result<(), Refusal>, on: ChannelId, turn: &mut Turn<'_>) {
+    fn say_passed(
+        &self,
+        key: Key,
+        result: Result<(), Refusal>,
+        on: ChannelId,
+        turn: &mut Turn<'_>,
+    ) {
         if self.links.is_proxied(on) {
             let frame = ProxyFrame::Passed { id: key.1, result };
             self.push_frame(on, frame.into(), turn);
@@ -285,7 +291,8 @@ impl Volume {
             .filter(|(_, key)| !self.links.reaches(key.0))
             .filter(|(_, key)| {
                 let asked = self.host.asked.get(key);
-                asked.is_some_and(|asked| matches!(asked.what, What::Write(Go::Unasked | Go::Asked)))
+                asked
+                    .is_some_and(|asked| matches!(asked.what, What::Write(Go::Unasked | Go::Asked)))
             })
             .map(|(ticket, _)| *ticket)
             .collect();

@@ -605,7 +605,8 @@ impl Volume {
     }
 
     fn fetched(&mut self, id: u64, extent: Extent, payload: Payload, turn: &mut Turn<'_>) {
-        let asked = |passed: &Passed| matches!(passed.what, What::Read { extent: of, .. } if of == extent);
+        let asked =
+            |passed: &Passed| matches!(passed.what, What::Read { extent: of, .. } if of == extent);
         if self.proxy.sent.get(&id).is_some_and(asked) && payload.at == 0 {
             let passed = self.proxy.take_out(id).expect("looked at just now");
             turn.out.push(VolumeAction::Fetched {

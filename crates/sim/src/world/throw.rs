@@ -62,6 +62,16 @@ impl World {
                     slow: 10,
                 }
             }
+            Fault::FailDisk(node) => {
+                self.machines[node].disk_fails = true;
+                self.replaced = true;
+                // What only its memory held is lost as with a power cut.
+                self.last_power_cut = Some(self.ctx.now);
+            }
+            Fault::ReplaceDisk(node) => {
+                self.machines[node].replace_disk(&mut self.ctx);
+                self.throw(Fault::Start(node));
+            }
             Fault::Nap(ms) => {
                 let rest = Duration::from_millis(ms);
                 self.rest = Some(self.ctx.now + rest);
@@ -124,6 +134,10 @@ impl World {
                 };
                 !calm && joined && bearable && self.whole_links() == self.node_links()
             }
+            Fault::FailDisk(node) => {
+                !calm && !self.replaced && self.together() && !self.other_is_needed(node)
+            }
+            Fault::ReplaceDisk(node) => self.machines[node].disk_fails,
             Fault::CutPath(..)
             | Fault::Reset
             | Fault::SlowDisks(_)
@@ -157,6 +171,8 @@ impl World {
             whole: self.whole_links().len(),
             clients: self.clients.len(),
             isolated: self.isolated,
+            together: self.together(),
+            replaced: self.replaced,
             rested: self.rest.is_some(),
             power_cut_allowed: (0..2).all(|node| self.power_cut_allowed(node)),
             majority: self.majority_holds(),
@@ -295,6 +311,7 @@ impl World {
         self.set_losses(0);
         for node in 0..2 {
             self.throw(Fault::NormalDisks(node));
+            self.throw(Fault::ReplaceDisk(node));
             if self.machines[node].process.is_none() {
                 let delay = self.chance.millis(1, 3000);
                 self.ctx.after(delay, What::Fault(Fault::Start(node)));

@@ -29,8 +29,6 @@ pub(super) enum Mode {
     Leaving,
     Closing,
     Target,
-    /// Its disk failed.
-    Failed,
 }
 
 pub(super) struct Node {
@@ -332,7 +330,7 @@ impl Manager {
         let other = &self.nodes[1 - node];
         let quiet = matches!(
             self.nodes[node].mode,
-            Mode::Open | Mode::Suspended | Mode::Target | Mode::Failed
+            Mode::Open | Mode::Suspended | Mode::Target
         );
         if !quiet || other.mode == Mode::Down {
             return None;

@@ -133,7 +133,10 @@ impl World {
             }
         }
         for (ticket, buffer) in core::mem::take(&mut self.machines[node].fetched) {
-            let request = self.requests.get_mut(&ticket).expect("a read was asked for");
+            let request = self
+                .requests
+                .get_mut(&ticket)
+                .expect("a read was asked for");
             let before = request.buffer.replace(buffer).expect("a read has a buffer");
             self.machines[node].release(before);
         }
