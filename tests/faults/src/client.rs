@@ -68,7 +68,7 @@ impl Client {
         let shared = Arc::new(Shared::default());
         let for_thread = Arc::clone(&shared);
         let thread = std::thread::spawn(move || {
-            let first = (round << 8 | number as u64 + 1) << 24;
+            let first = ((round << 8) | (number as u64 + 1)) << 24;
             Worker::new(number, first, &paths, work, clock, random, for_thread).run()
         });
         Self { shared, thread }
@@ -90,7 +90,10 @@ impl Client {
     /// first write; the present silence counts.
     #[must_use]
     pub fn take_longest_gap(&self, clock: &Clock) -> Duration {
-        let silence = clock.now().micros.saturating_sub(self.shared.last_write.load(Ordering::Relaxed));
+        let silence = clock
+            .now()
+            .micros
+            .saturating_sub(self.shared.last_write.load(Ordering::Relaxed));
         let gap = self.shared.longest_gap.swap(0, Ordering::Relaxed);
         let silence = if self.writes() == 0 { 0 } else { silence };
         Duration::from_micros(gap.max(silence))
@@ -105,7 +108,9 @@ impl Client {
     /// If its thread did.
     pub fn finish(self) -> io::Result<Vec<Record>> {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -198,7 +203,10 @@ impl Worker {
         let blocks = u32::try_from(count).expect("commands are short");
         let bytes = blocks * u32::try_from(SECTOR).expect("512");
         let (command, action) = if self.random.percent(self.work.reads) {
-            (Command::read(0, first, blocks, bytes), Action::Read(Vec::new()))
+            (
+                Command::read(0, first, blocks, bytes),
+                Action::Read(Vec::new()),
+            )
         } else {
             let stamp = self.next_stamp << INDEX_BITS;
             self.next_stamp += 1;
@@ -207,7 +215,10 @@ impl Worker {
             for ((sector, stamp), bytes) in sectors.zip(data.chunks_exact_mut(SECTOR)) {
                 fill(sector, stamp, bytes);
             }
-            (Command::write(0, first, blocks, data.into()), Action::Write(stamp))
+            (
+                Command::write(0, first, blocks, data.into()),
+                Action::Write(stamp),
+            )
         };
         self.next_id += 1;
         let record = Record {
@@ -226,7 +237,10 @@ impl Worker {
     }
 
     fn done(&mut self, done: Done) {
-        let mut record = self.open.remove(&done.id).expect("every command is in the table");
+        let mut record = self
+            .open
+            .remove(&done.id)
+            .expect("every command is in the table");
         record.path = done.path;
         record.attempts = done.attempts;
         let when = self.clock.now();
@@ -247,7 +261,9 @@ impl Worker {
     fn acknowledged(&self, now: u64, sectors: u64) {
         let last = self.shared.last_write.swap(now, Ordering::Relaxed);
         if self.shared.writes.fetch_add(1, Ordering::Relaxed) > 0 {
-            self.shared.longest_gap.fetch_max(now.saturating_sub(last), Ordering::Relaxed);
+            self.shared
+                .longest_gap
+                .fetch_max(now.saturating_sub(last), Ordering::Relaxed);
         }
         self.shared.sectors.fetch_add(sectors, Ordering::Relaxed);
     }

@@ -67,15 +67,32 @@ impl Cluster {
         let network = Network::new()?;
         let make_disk = |machine: Machine| -> Result<Disk> {
             let own = directory.join(machine.name());
-            Disk::new(machine.name(), &own.join("disk"), &own.join("flushed"), seed + machine.index() as u64)
+            Disk::new(
+                machine.name(),
+                &own.join("disk"),
+                &own.join("flushed"),
+                seed + machine.index() as u64,
+            )
         };
-        let disks = [make_disk(Machine::One)?, make_disk(Machine::Two)?, make_disk(Machine::Witness)?];
+        let disks = [
+            make_disk(Machine::One)?,
+            make_disk(Machine::Two)?,
+            make_disk(Machine::Witness)?,
+        ];
         let processes = Machine::SPACES.map(|machine| {
             let own = directory.join(machine.name());
-            let verb = if machine == Machine::Witness { "witness" } else { "daemon" };
+            let verb = if machine == Machine::Witness {
+                "witness"
+            } else {
+                "daemon"
+            };
             let config = own.join("config.toml").display().to_string();
             let space = network.space(machine).unwrap_or_default();
-            Process::new(space, vec![verb.into(), "--config".into(), config], own.join("log"))
+            Process::new(
+                space,
+                vec![verb.into(), "--config".into(), config],
+                own.join("log"),
+            )
         });
         let mut cluster = Self {
             processes,
@@ -110,7 +127,9 @@ impl Cluster {
             for part in ["state", "images"] {
                 std::fs::create_dir(disk.join(part)).context("on a new disk")?;
             }
-            std::fs::File::open(&disk)?.sync_all().context("on a new disk")?;
+            std::fs::File::open(&disk)?
+                .sync_all()
+                .context("on a new disk")?;
             write_secret(&own.join("secret"), PAIR_SECRET)?;
             let ours = |cable| self.network.address(cable, node);
             let theirs = |cable| self.network.address(cable, 1 - node);
@@ -191,7 +210,11 @@ impl Cluster {
     /// # Errors
     /// They do not in time.
     pub fn create(&mut self) -> Result<()> {
-        let Settings { strategy, cache, size } = self.settings;
+        let Settings {
+            strategy,
+            cache,
+            size,
+        } = self.settings;
         let request = CreateVolume {
             name: VOLUME.into(),
             size: Size(size),
@@ -214,7 +237,9 @@ impl Cluster {
         for node in [0, 1, 0] {
             let left = limit.saturating_sub(begun.elapsed());
             self.wait(node, "a mirrored volume", left, |client| {
-                client.volume(VOLUME).is_ok_and(|volume| is_mirrored(&volume))
+                client
+                    .volume(VOLUME)
+                    .is_ok_and(|volume| is_mirrored(&volume))
             })?;
         }
         Ok(begun.elapsed())
@@ -237,7 +262,10 @@ impl Cluster {
             self.watch_processes()?;
             if begun.elapsed() > limit {
                 let said = self.client(node).status();
-                bail!("node{} waited {limit:?} for {what}; its status: {said:#?}", node + 1);
+                bail!(
+                    "node{} waited {limit:?} for {what}; its status: {said:#?}",
+                    node + 1
+                );
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -252,7 +280,11 @@ impl Cluster {
         for machine in Machine::SPACES {
             if let Some(status) = self.process(machine).ended()? {
                 let log = self.own(machine).join("log");
-                bail!("the daemon of {} ended by itself with {status}; log: {}", machine.name(), log.display());
+                bail!(
+                    "the daemon of {} ended by itself with {status}; log: {}",
+                    machine.name(),
+                    log.display()
+                );
             }
         }
         Ok(())
@@ -304,6 +336,19 @@ impl Cluster {
         Ok(all)
     }
 
+    /// SIGKILL for these at once; gone when this returns. A disk that hangs goes on, for what was
+    /// asked of it keeps the dead from going.
+    pub fn kill(&mut self, machines: &[Machine]) {
+        for machine in machines {
+            self.process(*machine).kill_soon();
+        }
+        std::thread::sleep(SIGNAL);
+        for machine in machines {
+            self.disk(*machine).set_fault(None);
+            self.process(*machine).kill();
+        }
+    }
+
     /// How to log in: `client` must differ between sessions that live at the same time.
     #[must_use]
     pub fn path(&self, node: usize, client: u8) -> PathSettings {
@@ -332,6 +377,12 @@ impl Cluster {
     /// There is no image.
     pub fn image(&self, node: usize) -> Result<Vec<u8>> {
         self.disk(Machine::node(node)).contents(IMAGE)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.kill(&Machine::SPACES);
     }
 }
 

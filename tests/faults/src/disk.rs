@@ -108,7 +108,8 @@ impl Disk {
     /// The kernel has no FUSE, or does not let us mount.
     pub fn new(name: &str, mount: &Path, backing: &Path, seed: u64) -> Result<Self> {
         for directory in [mount, backing] {
-            std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot make {}", directory.display()))?;
         }
         let store = Store::new(backing.into(), Random::new(seed, 11));
         let inside = Inside {
@@ -177,7 +178,10 @@ impl Disk {
     /// The backing directory fails.
     pub fn switch_on(&self) -> Result<Torn> {
         let mut inside = self.shared.lock();
-        let torn = inside.store.cut_power().context("the backing directory of a disk")?;
+        let torn = inside
+            .store
+            .cut_power()
+            .context("the backing directory of a disk")?;
         inside.power = Power::On;
         inside.fault = None;
         Ok(torn)
@@ -215,7 +219,8 @@ impl Shared {
     fn gate(&self, part: Part, operation: Operation, job: Job) {
         let mut inside = self.lock();
         let hit = inside.fault.filter(|fault| {
-            fault.part.is_none_or(|it| it == part) && fault.operation.is_none_or(|it| it == operation)
+            fault.part.is_none_or(|it| it == part)
+                && fault.operation.is_none_or(|it| it == operation)
         });
         match hit.map(|fault| fault.effect) {
             _ if inside.power == Power::Off => inside.parked.push(job),
@@ -238,14 +243,20 @@ impl Shared {
         let mut inside = self.lock();
         while !inside.ended {
             let now = Instant::now();
-            while inside.delayed.first_key_value().is_some_and(|((due, _), _)| *due <= now) {
+            while inside
+                .delayed
+                .first_key_value()
+                .is_some_and(|((due, _), _)| *due <= now)
+            {
                 let (_, job) = inside.delayed.pop_first().expect("it was just there");
                 job(Ok(&mut inside.store));
             }
             let wait = inside
                 .delayed
                 .first_key_value()
-                .map_or(Duration::from_secs(1), |((due, _), _)| due.saturating_duration_since(now));
+                .map_or(Duration::from_secs(1), |((due, _), _)| {
+                    due.saturating_duration_since(now)
+                });
             let waited = self.changed.wait_timeout(inside, wait);
             inside = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -267,7 +278,10 @@ impl Drop for Disk {
         }
         if let Some(session) = self.session.take() {
             // Whoever still has it open keeps a lazily unmounted one; nobody waits for that.
-            let _unmounted = std::process::Command::new("umount").arg("-l").arg(&self.mount).status();
+            let _unmounted = std::process::Command::new("umount")
+                .arg("-l")
+                .arg(&self.mount)
+                .status();
             drop(session);
         }
     }
@@ -281,9 +295,13 @@ pub fn clear_up() {
         let (Some(source), Some(place)) = (words.next(), words.next()) else {
             continue;
         };
-        let process = source.strip_prefix(SOURCE).and_then(|it| it.split('-').nth(1));
+        let process = source
+            .strip_prefix(SOURCE)
+            .and_then(|it| it.split('-').nth(1));
         if process.is_some_and(|it| !Path::new("/proc").join(it).exists()) {
-            let _unmounted = std::process::Command::new("umount").args(["-l", place]).status();
+            let _unmounted = std::process::Command::new("umount")
+                .args(["-l", place])
+                .status();
         }
     }
 }

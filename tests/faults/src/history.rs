@@ -116,12 +116,17 @@ fn content(sector: u64, stamp: Stamp, word: u64) -> u64 {
 /// The stamp of what a sector holds, all of it; 0: zeroes.
 #[must_use]
 pub fn stamp_of(sector: u64, bytes: &[u8]) -> Stamp {
-    let mut words = bytes.chunks_exact(8).map(|word| u64::from_be_bytes(word.try_into().expect("eight")));
+    let mut words = bytes
+        .chunks_exact(8)
+        .map(|word| u64::from_be_bytes(word.try_into().expect("eight")));
     if bytes.iter().all(|byte| *byte == 0) {
         return 0;
     }
     let stamp = words.next().unwrap_or_default();
-    if (1..).zip(words).all(|(word, found)| found == content(sector, stamp, word)) {
+    if (1..)
+        .zip(words)
+        .all(|(word, found)| found == content(sector, stamp, word))
+    {
         stamp
     } else {
         GARBAGE | mix(stamp) >> 1
@@ -131,7 +136,10 @@ pub fn stamp_of(sector: u64, bytes: &[u8]) -> Stamp {
 /// Stamps of consecutive sectors.
 #[must_use]
 pub fn stamps_of(first: u64, bytes: &[u8]) -> Vec<Stamp> {
-    (first..).zip(bytes.chunks(SECTOR)).map(|(sector, bytes)| stamp_of(sector, bytes)).collect()
+    (first..)
+        .zip(bytes.chunks(SECTOR))
+        .map(|(sector, bytes)| stamp_of(sector, bytes))
+        .collect()
 }
 
 /// Operations since the disk was last known from end to end.
@@ -162,8 +170,17 @@ impl History {
     /// Acknowledged writes, in sectors.
     #[must_use]
     pub fn sectors_written(&self) -> u64 {
-        let written = |record: &&Record| matches!((&record.action, &record.end), (Action::Write(_), End::Good(_)));
-        self.records.iter().filter(written).map(|record| record.count).sum()
+        let written = |record: &&Record| {
+            matches!(
+                (&record.action, &record.end),
+                (Action::Write(_), End::Good(_))
+            )
+        };
+        self.records
+            .iter()
+            .filter(written)
+            .map(|record| record.count)
+            .sum()
     }
 
     fn ledger(&self) -> Ledger {
@@ -214,7 +231,10 @@ impl History {
         }
         if found.is_empty() {
             self.records.clear();
-            self.before = (0..).zip(now.iter().copied()).filter(|(_, stamp)| *stamp != 0).collect();
+            self.before = (0..)
+                .zip(now.iter().copied())
+                .filter(|(_, stamp)| *stamp != 0)
+                .collect();
         }
         found
     }
@@ -224,9 +244,17 @@ impl History {
     pub fn text(&self) -> String {
         let mut records: Vec<&Record> = self.records.iter().collect();
         records.sort_by_key(|record| record.began.moment);
-        let mut text = String::from("began µs, client, operation, sectors, stamps, path, attempts, end µs\n");
+        let mut text =
+            String::from("began µs, client, operation, sectors, stamps, path, attempts, end µs\n");
         for record in records {
-            let Record { client, first, count, began, attempts, .. } = record;
+            let Record {
+                client,
+                first,
+                count,
+                began,
+                attempts,
+                ..
+            } = record;
             let what = match &record.action {
                 Action::Write(stamp) => format!("write {first}+{count} {stamp:#x}"),
                 Action::Read(seen) => format!("read  {first}+{count} {seen:x?}"),
@@ -235,7 +263,9 @@ impl History {
                 End::Good(when) => when.micros.to_string(),
                 End::Open(why) => why.clone(),
             };
-            let path = record.path.map_or_else(|| "-".to_owned(), |path| (path + 1).to_string());
+            let path = record
+                .path
+                .map_or_else(|| "-".to_owned(), |path| (path + 1).to_string());
             // Writing to a string cannot fail.
             let _written = writeln!(
                 text,

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod history;
 pub mod nemesis;
 pub mod network;
+pub mod pauses;
 pub mod powercuts;
 pub mod process;
 pub mod random;

@@ -1,11 +1,15 @@
 //! The command line of the fault tests.
-#![expect(clippy::print_stdout, reason = "a test speaks to the person who started it")]
+#![expect(
+    clippy::print_stdout,
+    reason = "a test speaks to the person who started it"
+)]
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lockstep_api::volume::{Cache, Strategy};
 use lockstep_faults::cluster::Settings;
-use lockstep_faults::{powercuts, run, stage};
+use lockstep_faults::verify::NO_DISK;
+use lockstep_faults::{pauses, powercuts, run, stage};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +30,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// The longest gap between acknowledgements on the surviving path, for each fault
+    Pauses {
+        #[command(flatten)]
+        common: Common,
+        /// How often for each fault and each survivor
+        #[arg(long, default_value_t = 20)]
+        runs: u32,
+    },
     /// The power of both nodes is cut at once under load, again and again
     Powercuts {
         #[command(flatten)]
@@ -98,28 +110,67 @@ fn act(arguments: Arguments) -> Result<()> {
     let say = &mut |line: String| println!("{line}");
     match arguments.what {
         None => {
-            let Arguments { common, minutes, .. } = arguments;
+            let Arguments {
+                common, minutes, ..
+            } = arguments;
             let seed = common.seed();
             let settings = common.settings(Cache::WriteThrough);
             let time = Duration::try_from_secs_f64(minutes * 60.0)?;
-            say(format!("seed {seed}, {minutes} minutes, strategy {}", settings.strategy.word()));
-            stage::in_directory(common.directory, seed, settings, |stage| run::rounds(stage, time, say))?;
-            say("no write lost, no read wrong, both images equal, no split brain, no full resync".into());
+            say(format!(
+                "seed {seed}, {minutes} minutes, strategy {}",
+                settings.strategy.word()
+            ));
+            stage::in_directory(common.directory, seed, settings, |stage| {
+                run::rounds(stage, time, say)
+            })?;
+            say(
+                "no write lost, no read wrong, both images equal, no split brain, no full resync"
+                    .into(),
+            );
             Ok(())
         }
-        Some(What::Powercuts { common, runs, write_back, lie }) => {
+        Some(What::Pauses { common, runs }) => {
+            let seed = common.seed();
+            let settings = common.settings(Cache::WriteThrough);
+            say(format!(
+                "seed {seed}, strategy {}",
+                settings.strategy.word()
+            ));
+            stage::in_directory(common.directory, seed, settings, |stage| {
+                pauses::table(stage, runs, say)
+            })
+        }
+        Some(What::Powercuts {
+            common,
+            runs,
+            write_back,
+            lie,
+        }) => {
             let seed = common.seed();
             say(format!("seed {seed}"));
-            let cache = if write_back { Cache::WriteBack } else { Cache::WriteThrough };
+            let cache = if write_back {
+                Cache::WriteBack
+            } else {
+                Cache::WriteThrough
+            };
             let settings = common.settings(cache);
-            stage::in_directory(common.directory, seed, settings, |stage| {
+            let result = stage::in_directory(common.directory, seed, settings, |stage| {
                 if write_back {
                     powercuts::owner_at_rest(stage, runs, say)
                 } else {
                     powercuts::both_under_load(stage, runs, lie, say)
                 }
-            })?;
-            say("nothing that was acknowledged was lost".into());
+            });
+            match (result, lie) {
+                (Err(error), true) if format!("{error:#}").contains(NO_DISK) => {
+                    say("the disks lied about flushes, and it was found".into());
+                }
+                (Ok(()), true) => bail!("the disks lied about flushes, and it was not found"),
+                (result, _) => {
+                    result?;
+                    say("nothing that was acknowledged was lost".into());
+                }
+            }
             Ok(())
         }
     }

@@ -27,7 +27,10 @@ enum Broken {
     Off(Machine, bool),
     Paused(Machine),
     /// Ends of cables from which nothing arrives; `parted`: the nodes do not hear each other.
-    Cut { ends: Vec<(Cable, usize)>, parted: bool },
+    Cut {
+        ends: Vec<(Cable, usize)>,
+        parted: bool,
+    },
     Slow(Cable),
     Disk(Machine),
 }
@@ -59,7 +62,10 @@ impl Nemesis {
                 self.throw(stage)?;
             }
             let pause = stage.random.duration(50, 4000);
-            self.wait(stage, pause.min(end.saturating_duration_since(Instant::now())))?;
+            self.wait(
+                stage,
+                pause.min(end.saturating_duration_since(Instant::now())),
+            )?;
         }
         Ok(())
     }
@@ -80,7 +86,10 @@ impl Nemesis {
     }
 
     fn most(&self, stage: &Stage) -> usize {
-        let parted = self.active.iter().any(|(_, it)| matches!(it, Broken::Cut { parted: true, .. }));
+        let parted = self
+            .active
+            .iter()
+            .any(|(_, it)| matches!(it, Broken::Cut { parted: true, .. }));
         match stage.cluster.settings.strategy {
             Strategy::Heartbeat if parted => 1,
             Strategy::Heartbeat => 2,
@@ -93,7 +102,9 @@ impl Nemesis {
         while Instant::now() < end {
             self.mend(stage, Instant::now())?;
             stage.cluster.watch_processes()?;
-            std::thread::sleep(Duration::from_millis(10).min(end.saturating_duration_since(Instant::now())));
+            std::thread::sleep(
+                Duration::from_millis(10).min(end.saturating_duration_since(Instant::now())),
+            );
         }
         Ok(())
     }
@@ -131,7 +142,8 @@ impl Nemesis {
 
     fn say(&mut self, what: &str) {
         let begun = *self.begun.get_or_insert_with(Instant::now);
-        self.diary.push(format!("{:>8.2} {what}", begun.elapsed().as_secs_f64()));
+        self.diary
+            .push(format!("{:>8.2} {what}", begun.elapsed().as_secs_f64()));
     }
 
     fn add(&mut self, time: Duration, broken: Broken) {
@@ -154,10 +166,17 @@ impl Nemesis {
 
     fn kill(&mut self, stage: &mut Stage) -> Result<()> {
         if let Some(machine) = Self::victim(stage) {
-            stage.cluster.process(machine).kill();
-            let name = if machine == Machine::Witness { "kill witness" } else { "kill node" };
+            self.end(stage, &[machine]);
+            let name = if machine == Machine::Witness {
+                "kill witness"
+            } else {
+                "kill node"
+            };
             self.note(name, machine.name());
-            self.add(stage.random.duration(10, 15_000), Broken::Off(machine, false));
+            self.add(
+                stage.random.duration(10, 15_000),
+                Broken::Off(machine, false),
+            );
         }
         Ok(())
     }
@@ -166,7 +185,10 @@ impl Nemesis {
         if let Some(machine) = Self::victim(stage) {
             stage.cluster.process(machine).pause(true);
             let time = stage.random.duration(100, 20_000);
-            self.note("pause (SIGSTOP)", &format!("{} for {time:?}", machine.name()));
+            self.note(
+                "pause (SIGSTOP)",
+                &format!("{} for {time:?}", machine.name()),
+            );
             self.add(time, Broken::Paused(machine));
         }
         Ok(())
@@ -177,12 +199,25 @@ impl Nemesis {
             return Ok(());
         };
         // A partner that is paused keeps it for as long as that lasts: not what is tested here.
-        if self.active.iter().all(|(_, it)| matches!(it, Broken::Slow(_) | Broken::Off(..))) {
+        if self
+            .active
+            .iter()
+            .all(|(_, it)| matches!(it, Broken::Slow(_) | Broken::Off(..)))
+        {
             self.note("stop in order (SIGTERM)", machine.name());
             stage.cluster.process(machine).stop()?;
             self.add(stage.random.duration(10, 5000), Broken::Off(machine, false));
         }
         Ok(())
+    }
+
+    /// Kills them, and forgets what was the matter with them before.
+    fn end(&mut self, stage: &mut Stage, machines: &[Machine]) {
+        stage.cluster.kill(machines);
+        self.active.retain(|(_, broken)| match broken {
+            Broken::Paused(machine) | Broken::Disk(machine) => !machines.contains(machine),
+            _ => true,
+        });
     }
 
     fn kill_several(&mut self, stage: &mut Stage) -> Result<()> {
@@ -191,13 +226,12 @@ impl Nemesis {
             machines.truncate(2);
         }
         machines.retain(|machine| stage.cluster.process(*machine).is_on());
+        self.end(stage, &machines);
         for machine in &machines {
-            stage.cluster.process(*machine).kill_soon();
-        }
-        for machine in &machines {
-            stage.cluster.process(*machine).kill();
-            self.active.retain(|(_, it)| !matches!(it, Broken::Paused(paused) if paused == machine));
-            self.add(stage.random.duration(10, 5000), Broken::Off(*machine, false));
+            self.add(
+                stage.random.duration(10, 5000),
+                Broken::Off(*machine, false),
+            );
         }
         let name = match machines.len() {
             0 | 1 => return Ok(()),
@@ -219,7 +253,12 @@ impl Nemesis {
             // The cables of one that has been parted are not ours.
             process.is_on() && !process.is_paused()
         });
-        if machines.is_empty() || self.active.iter().any(|(_, it)| matches!(it, Broken::Cut { .. } | Broken::Disk(_))) {
+        if machines.is_empty()
+            || self
+                .active
+                .iter()
+                .any(|(_, it)| matches!(it, Broken::Cut { .. } | Broken::Disk(_)))
+        {
             return Ok(());
         }
         let torn = stage.cluster.cut_power(&machines)?;
@@ -230,7 +269,15 @@ impl Nemesis {
             _ => "power cut of all three",
         };
         let names: Vec<Name> = machines.iter().map(|machine| machine.name()).collect();
-        self.note(name, &format!("{}: {} of {} unflushed sectors lost", names.join(" "), torn.lost, torn.unflushed));
+        self.note(
+            name,
+            &format!(
+                "{}: {} of {} unflushed sectors lost",
+                names.join(" "),
+                torn.lost,
+                torn.unflushed
+            ),
+        );
         for machine in machines {
             self.add(stage.random.duration(10, 8000), Broken::Off(machine, true));
         }
@@ -244,8 +291,16 @@ impl Nemesis {
         if !Self::is_majority(stage) && !self.active.is_empty() {
             return Ok(());
         }
-        let ends = Cable::ALL.into_iter().filter(|cable| cable.reaches(machine)).flat_map(both).collect();
-        let name = if machine == Machine::Witness { "cut off the witness" } else { "cut off a node" };
+        let ends = Cable::ALL
+            .into_iter()
+            .filter(|cable| cable.reaches(machine))
+            .flat_map(both)
+            .collect();
+        let name = if machine == Machine::Witness {
+            "cut off the witness"
+        } else {
+            "cut off a node"
+        };
         self.cut(stage, name, ends, machine != Machine::Witness)
     }
 
@@ -254,7 +309,11 @@ impl Nemesis {
         let mut cables = Cable::ALL.to_vec();
         if !Self::is_majority(stage) {
             cables.truncate(4);
-            if self.active.iter().any(|(_, it)| matches!(it, Broken::Cut { .. } | Broken::Slow(_))) {
+            if self
+                .active
+                .iter()
+                .any(|(_, it)| matches!(it, Broken::Cut { .. } | Broken::Slow(_)))
+            {
                 return Ok(());
             }
         }
@@ -274,7 +333,11 @@ impl Nemesis {
         let end = stage.random.index(3);
         let ends = [Cable::Sync, Cable::Heartbeat].into_iter().flat_map(both);
         let ends = ends.filter(|(_, it)| end == 2 || *it == end).collect();
-        let name = if end == 2 { "part the nodes both ways" } else { "part the nodes one way" };
+        let name = if end == 2 {
+            "part the nodes both ways"
+        } else {
+            "part the nodes one way"
+        };
         self.cut(stage, name, ends, true)
     }
 
@@ -289,7 +352,13 @@ impl Nemesis {
         self.cut(stage, "cut any directions", ends, true)
     }
 
-    fn cut(&mut self, stage: &mut Stage, name: Name, ends: Vec<(Cable, usize)>, parted: bool) -> Result<()> {
+    fn cut(
+        &mut self,
+        stage: &mut Stage,
+        name: Name,
+        ends: Vec<(Cable, usize)>,
+        parted: bool,
+    ) -> Result<()> {
         for (cable, end) in &ends {
             stage.cluster.network.set(*cable, *end, false)?;
         }
@@ -304,11 +373,22 @@ impl Nemesis {
     }
 
     fn slow_cable(&mut self, stage: &mut Stage) -> Result<()> {
-        let cable = Cable::ALL[stage.random.index(if Self::is_majority(stage) { 6 } else { 4 })];
-        if self.active.iter().any(|(_, it)| matches!(it, Broken::Slow(_))) {
+        let cable = Cable::ALL[stage
+            .random
+            .index(if Self::is_majority(stage) { 6 } else { 4 })];
+        if self
+            .active
+            .iter()
+            .any(|(_, it)| matches!(it, Broken::Slow(_)))
+        {
             return Ok(());
         }
-        if !Self::is_majority(stage) && self.active.iter().any(|(_, it)| matches!(it, Broken::Cut { .. })) {
+        if !Self::is_majority(stage)
+            && self
+                .active
+                .iter()
+                .any(|(_, it)| matches!(it, Broken::Cut { .. }))
+        {
             return Ok(());
         }
         let network = &stage.cluster.network;
@@ -316,7 +396,10 @@ impl Nemesis {
             let ms = 1 + stage.random.below(150);
             let loss = stage.random.below(5);
             network.delay(cable, ms, loss)?;
-            self.note("delay a cable", &format!("{cable:?} by {ms} ms, {loss} % lost"));
+            self.note(
+                "delay a cable",
+                &format!("{cable:?} by {ms} ms, {loss} % lost"),
+            );
         } else {
             let kbit = 200 << stage.random.below(7);
             network.throttle(cable, kbit)?;
@@ -327,7 +410,10 @@ impl Nemesis {
     }
 
     fn disk_fault(&mut self, stage: &mut Stage, name: Name, machine: Machine, fault: DiskFault) {
-        let taken = self.active.iter().any(|(_, it)| matches!(it, Broken::Disk(it) if *it == machine));
+        let taken = self
+            .active
+            .iter()
+            .any(|(_, it)| matches!(it, Broken::Disk(it) if *it == machine));
         if taken || !stage.cluster.process(machine).is_on() {
             return;
         }
@@ -339,9 +425,20 @@ impl Nemesis {
 
     fn slow_disk(&mut self, stage: &mut Stage) -> Result<()> {
         let machine = Machine::node(stage.random.index(2));
-        let operation = any(&mut stage.random, &[None, Some(Operation::Write), Some(Operation::Flush)]);
+        let operation = any(
+            &mut stage.random,
+            &[None, Some(Operation::Write), Some(Operation::Flush)],
+        );
         let fault = DiskFault {
-            part: any(&mut stage.random, &[None, Some(Part::Image), Some(Part::Metadata), Some(Part::State)]),
+            part: any(
+                &mut stage.random,
+                &[
+                    None,
+                    Some(Part::Image),
+                    Some(Part::Metadata),
+                    Some(Part::State),
+                ],
+            ),
             operation,
             effect: Effect::Delay(stage.random.duration(2, 400)),
         };
@@ -352,7 +449,15 @@ impl Nemesis {
     fn hang_disk(&mut self, stage: &mut Stage) -> Result<()> {
         let machine = Machine::node(stage.random.index(2));
         let fault = DiskFault {
-            part: any(&mut stage.random, &[None, Some(Part::Image), Some(Part::Metadata), Some(Part::State)]),
+            part: any(
+                &mut stage.random,
+                &[
+                    None,
+                    Some(Part::Image),
+                    Some(Part::Metadata),
+                    Some(Part::State),
+                ],
+            ),
             operation: any(&mut stage.random, &[None, Some(Operation::Flush)]),
             effect: Effect::Hang,
         };
@@ -362,27 +467,50 @@ impl Nemesis {
 
     /// Its votes are gone: a machine that was installed anew.
     fn lose_witness(&mut self, stage: &mut Stage) -> Result<()> {
-        let alone = self.active.iter().all(|(_, it)| !matches!(it, Broken::Off(Machine::Witness, _) | Broken::Paused(Machine::Witness) | Broken::Disk(Machine::Witness)));
+        let alone = self.active.iter().all(|(_, it)| {
+            !matches!(
+                it,
+                Broken::Off(Machine::Witness, _)
+                    | Broken::Paused(Machine::Witness)
+                    | Broken::Disk(Machine::Witness)
+            )
+        });
         if !Self::is_majority(stage) || !alone || !stage.cluster.process(Machine::Witness).is_on() {
             return Ok(());
         }
-        stage.cluster.process(Machine::Witness).kill();
+        self.end(stage, &[Machine::Witness]);
         let state = stage.cluster.own(Machine::Witness).join("disk/state");
-        std::fs::remove_dir_all(&state).with_context(|| format!("the witness's {}", state.display()))?;
+        std::fs::remove_dir_all(&state)
+            .with_context(|| format!("the witness's {}", state.display()))?;
         self.note("witness loses its votes", "");
-        self.add(stage.random.duration(10, 5000), Broken::Off(Machine::Witness, false));
+        self.add(
+            stage.random.duration(10, 5000),
+            Broken::Off(Machine::Witness, false),
+        );
         Ok(())
     }
 
     fn witness_disk(&mut self, stage: &mut Stage) -> Result<()> {
         if Self::is_majority(stage) {
-            let effects = [Effect::Fail(Errno::IO), Effect::Fail(Errno::NOSPC), Effect::Hang];
+            let effects = [
+                Effect::Fail(Errno::IO),
+                Effect::Fail(Errno::NOSPC),
+                Effect::Hang,
+            ];
             let fault = DiskFault {
                 part: None,
-                operation: any(&mut stage.random, &[Some(Operation::Write), Some(Operation::Flush)]),
+                operation: any(
+                    &mut stage.random,
+                    &[Some(Operation::Write), Some(Operation::Flush)],
+                ),
                 effect: any(&mut stage.random, &effects),
             };
-            self.disk_fault(stage, "witness's disk fails or hangs", Machine::Witness, fault);
+            self.disk_fault(
+                stage,
+                "witness's disk fails or hangs",
+                Machine::Witness,
+                fault,
+            );
         }
         Ok(())
     }
@@ -435,9 +563,11 @@ impl Nemesis {
     /// Two that were parted hear each other again before anything else happens.
     fn meet(&mut self, stage: &mut Stage) -> Result<()> {
         for node in 0..2 {
-            stage.cluster.wait(node, "its partner after they were parted", MEET, |client| {
-                client.status().is_ok_and(|status| status.partner.up)
-            })?;
+            stage
+                .cluster
+                .wait(node, "its partner after they were parted", MEET, |client| {
+                    client.status().is_ok_and(|status| status.partner.up)
+                })?;
         }
         // A report goes out every 500 ms, and what is decided on it is made durable.
         std::thread::sleep(Duration::from_secs(2));
@@ -451,7 +581,11 @@ fn both(cable: Cable) -> [(Cable, usize); 2] {
 }
 
 fn machine_ends(machine: Machine) -> Vec<(Cable, usize)> {
-    Cable::ALL.into_iter().filter(|cable| cable.reaches(machine)).flat_map(both).collect()
+    Cable::ALL
+        .into_iter()
+        .filter(|cable| cable.reaches(machine))
+        .flat_map(both)
+        .collect()
 }
 
 fn any<T: Copy>(random: &mut Random, choices: &[T]) -> T {

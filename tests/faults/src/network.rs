@@ -158,7 +158,8 @@ impl Network {
     /// The namespace of a machine; `None`: this one.
     #[must_use]
     pub fn space(&self, machine: Machine) -> Option<String> {
-        (machine != Machine::Initiators).then(|| format!("{PREFIX}-{}-{}", self.process, machine.name()))
+        (machine != Machine::Initiators)
+            .then(|| format!("{PREFIX}-{}-{}", self.process, machine.name()))
     }
 
     /// The address at an end (0 or 1) of a cable.
@@ -210,13 +211,18 @@ impl Network {
     /// `ip` failed.
     pub fn set(&self, cable: Cable, end: usize, open: bool) -> Result<()> {
         let interface = self.interface(cable, end);
-        let lladdr = if open { mac(cable, 1 - end) } else { NOBODY.into() };
+        let lladdr = if open {
+            mac(cable, 1 - end)
+        } else {
+            NOBODY.into()
+        };
         let mut peers = vec![self.address(cable, 1 - end)];
         if matches!(cable, Cable::Vote(_)) && end == 0 {
             peers.push(self.witness());
         }
         for peer in peers {
-            let entry = format!("neigh replace {peer} lladdr {lladdr} dev {interface} nud permanent");
+            let entry =
+                format!("neigh replace {peer} lladdr {lladdr} dev {interface} nud permanent");
             self.ip_at(cable.ends()[end], &entry)?;
         }
         Ok(())
@@ -259,8 +265,11 @@ impl Network {
     /// # Errors
     /// The kernel has no token bucket filter.
     pub fn throttle(&self, cable: Cable, kbit: u64) -> Result<()> {
-        self.shape(cable, &format!("tbf rate {kbit}kbit burst 32kb latency 400ms"))
-            .context("cannot make a cable slow: the kernel needs the queueing discipline tbf (sch_tbf)")
+        self.shape(
+            cable,
+            &format!("tbf rate {kbit}kbit burst 32kb latency 400ms"),
+        )
+        .context("cannot make a cable slow: the kernel needs the queueing discipline tbf (sch_tbf)")
     }
 
     /// Packets take so much longer, and some are lost; see [`Self::can_delay`].
@@ -268,13 +277,19 @@ impl Network {
     /// # Errors
     /// The kernel has no netem.
     pub fn delay(&self, cable: Cable, ms: u64, loss_percent: u64) -> Result<()> {
-        self.shape(cable, &format!("netem delay {ms}ms {}ms loss {loss_percent}%", ms / 4))
+        self.shape(
+            cable,
+            &format!("netem delay {ms}ms {}ms loss {loss_percent}%", ms / 4),
+        )
     }
 
     fn shape(&self, cable: Cable, how: &str) -> Result<()> {
         for (end, machine) in cable.ends().into_iter().enumerate() {
             let interface = self.interface(cable, end);
-            self.tc_at(machine, &format!("qdisc replace dev {interface} root {how}"))?;
+            self.tc_at(
+                machine,
+                &format!("qdisc replace dev {interface} root {how}"),
+            )?;
         }
         Ok(())
     }
@@ -325,10 +340,16 @@ pub fn clear_up() {
     };
     for space in spaces.flatten() {
         let name = space.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(PREFIX).and_then(|it| it.split('-').nth(1));
+        let process = name
+            .strip_prefix(PREFIX)
+            .and_then(|it| it.split('-').nth(1));
         if process.is_some_and(|it| !Path::new("/proc").join(it).exists()) {
             let pids = Command::new("ip").args(["netns", "pids", &name]).output();
-            for pid in pids.iter().flat_map(|it| std::str::from_utf8(&it.stdout)).flat_map(str::lines) {
+            for pid in pids
+                .iter()
+                .flat_map(|it| std::str::from_utf8(&it.stdout))
+                .flat_map(str::lines)
+            {
                 let _killed = Command::new("kill").args(["-9", pid]).status();
             }
             let _removed = ip(&format!("netns del {name}"));
@@ -346,7 +367,10 @@ fn run(program: &str, arguments: &str) -> Result<()> {
         .output()
         .with_context(|| format!("`{program}` is missing: apt-get install iproute2"))?;
     if !done.status.success() {
-        bail!("{program} {arguments}: {}", String::from_utf8_lossy(&done.stderr).trim());
+        bail!(
+            "{program} {arguments}: {}",
+            String::from_utf8_lossy(&done.stderr).trim()
+        );
     }
     Ok(())
 }

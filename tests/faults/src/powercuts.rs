@@ -25,7 +25,12 @@ struct Row {
 ///
 /// # Errors
 /// Something acknowledged was lost, or they do not serve again by themselves.
-pub fn both_under_load(stage: &mut Stage, runs: u32, lie: bool, say: &mut dyn FnMut(String)) -> Result<()> {
+pub fn both_under_load(
+    stage: &mut Stage,
+    runs: u32,
+    lie: bool,
+    say: &mut dyn FnMut(String),
+) -> Result<()> {
     say("cut  unflushed  lost (sectors)  served again  mirrored  compared  copied".into());
     for run in 1..=runs {
         let row = one_cut(stage, lie).with_context(|| format!("power cut {run}"))?;
@@ -53,7 +58,10 @@ fn one_cut(stage: &mut Stage, lie: bool) -> Result<Row> {
             effect: Effect::Ignore,
         };
         for node in 0..2 {
-            stage.cluster.disk(Machine::node(node)).set_fault(Some(fault));
+            stage
+                .cluster
+                .disk(Machine::node(node))
+                .set_fault(Some(fault));
         }
     }
     std::thread::sleep(stage.random.duration(500, 4000));
@@ -108,7 +116,7 @@ fn one_owner(stage: &mut Stage, witness_away: bool) -> Result<String> {
     stage.wait_answered()?;
     std::thread::sleep(stage.random.duration(500, 3000));
     if witness_away {
-        stage.cluster.process(Machine::Witness).kill();
+        stage.cluster.kill(&[Machine::Witness]);
         std::thread::sleep(Duration::from_secs(1));
     }
     stage.end_load()?;
@@ -135,7 +143,11 @@ fn one_owner(stage: &mut Stage, witness_away: bool) -> Result<String> {
         owner + 1,
         torn.lost,
         torn.unflushed,
-        if witness_away { ", the witness was away" } else { "" },
+        if witness_away {
+            ", the witness was away"
+        } else {
+            ""
+        },
         mirrored.as_secs_f64(),
     ))
 }
@@ -161,5 +173,3 @@ fn read_through(stage: &mut Stage, node: usize) -> Result<()> {
 pub fn mebibytes(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
-
-

@@ -44,10 +44,23 @@ impl Process {
         let mut log = File::options().create(true).append(true).open(&self.log)?;
         std::io::Write::write_all(&mut log, b"--- started ---\n")?;
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.space, "setpriv", "--pdeathsig", "KILL"]);
+        command.args([
+            "netns",
+            "exec",
+            &self.space,
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+        ]);
         command.arg(program()?).args(&self.arguments);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).env("NO_COLOR", "1");
-        let child = command.spawn().context("`ip` is missing: apt-get install iproute2")?;
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .env("NO_COLOR", "1");
+        let child = command
+            .spawn()
+            .context("`ip` is missing: apt-get install iproute2")?;
         self.child = Some(child);
         Ok(())
     }
@@ -128,12 +141,18 @@ impl Process {
         while self.is_on() {
             if let Some(status) = self.ended()? {
                 if !status.success() {
-                    bail!("an orderly stop ended with {status}; log: {}", self.log.display());
+                    bail!(
+                        "an orderly stop ended with {status}; log: {}",
+                        self.log.display()
+                    );
                 }
                 return Ok(());
             }
             if begun.elapsed() > STOP {
-                bail!("SIGTERM was ignored for {STOP:?}; log: {}", self.log.display());
+                bail!(
+                    "SIGTERM was ignored for {STOP:?}; log: {}",
+                    self.log.display()
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -150,7 +169,10 @@ impl Process {
     /// What it said so far, over all runs.
     #[must_use]
     pub fn log(&self) -> String {
-        std::fs::read(&self.log).map_or_else(|_| String::new(), |it| String::from_utf8_lossy(&it).into_owned())
+        std::fs::read(&self.log).map_or_else(
+            |_| String::new(),
+            |it| String::from_utf8_lossy(&it).into_owned(),
+        )
     }
 }
 
@@ -166,9 +188,18 @@ fn program() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let own = std::env::current_exe()?;
-    let beside = own.ancestors().skip(1).take(2).map(|it| it.join("lockstep"));
-    match beside.into_iter().find(|path: &PathBuf| Path::is_file(path)) {
+    let beside = own
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|it| it.join("lockstep"));
+    match beside
+        .into_iter()
+        .find(|path: &PathBuf| Path::is_file(path))
+    {
         Some(path) => Ok(path),
-        None => bail!("no lockstep program: cargo build --release --bin lockstep, and run the release build of this one, or set LOCKSTEP_BIN"),
+        None => bail!(
+            "no lockstep program: cargo build --release --bin lockstep, and run the release build of this one, or set LOCKSTEP_BIN"
+        ),
     }
 }

@@ -19,12 +19,20 @@ const CLIENTS: usize = 2;
 pub fn rounds(stage: &mut Stage, time: Duration, say: &mut dyn FnMut(String)) -> Result<()> {
     let mut nemesis = Nemesis::default();
     let result = rage(stage, &mut nemesis, time, say);
-    std::fs::write(stage.cluster.directory.join("diary.txt"), nemesis.diary.join("\n"))?;
+    std::fs::write(
+        stage.cluster.directory.join("diary.txt"),
+        nemesis.diary.join("\n"),
+    )?;
     report(stage, &nemesis, say);
     result
 }
 
-fn rage(stage: &mut Stage, nemesis: &mut Nemesis, time: Duration, say: &mut dyn FnMut(String)) -> Result<()> {
+fn rage(
+    stage: &mut Stage,
+    nemesis: &mut Nemesis,
+    time: Duration,
+    say: &mut dyn FnMut(String),
+) -> Result<()> {
     let begun = Instant::now();
     let mut round = 0;
     while begun.elapsed() < time {

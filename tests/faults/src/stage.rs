@@ -87,14 +87,24 @@ impl Stage {
         }
     }
 
+    /// The number of a new round, for clients that are started by others.
+    pub const fn next_round(&mut self) -> u64 {
+        self.round += 1;
+        self.round
+    }
+
     /// Starts so many initiators.
     pub fn begin_load(&mut self, count: usize, work: Work) {
-        self.round += 1;
+        self.next_round();
         for number in 0..count {
-            let paths = self.cluster.paths(u8::try_from(number + 1).unwrap_or(u8::MAX));
+            let paths = self
+                .cluster
+                .paths(u8::try_from(number + 1).unwrap_or(u8::MAX));
             let random = Random::new(self.random.word(), number as u64);
             let clock = Arc::clone(&self.clock);
-            self.clients.push(Client::start(number, self.round, paths, work, clock, random));
+            self.clients.push(Client::start(
+                number, self.round, paths, work, clock, random,
+            ));
         }
     }
 
@@ -105,11 +115,18 @@ impl Stage {
     pub fn wait_answered(&mut self) -> Result<Duration> {
         let begun = Instant::now();
         let before: Vec<u64> = self.clients.iter().map(Client::writes).collect();
-        while self.clients.iter().zip(&before).any(|(client, before)| client.writes() == *before) {
+        while self
+            .clients
+            .iter()
+            .zip(&before)
+            .any(|(client, before)| client.writes() == *before)
+        {
             self.cluster.watch_processes()?;
             if begun.elapsed() > ANSWERED {
                 let said = [0, 1].map(|node| self.cluster.client(node).status());
-                bail!("no write was acknowledged for {ANSWERED:?} after the last fault; the nodes say {said:#?}");
+                bail!(
+                    "no write was acknowledged for {ANSWERED:?} after the last fault; the nodes say {said:#?}"
+                );
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -137,7 +154,10 @@ impl Stage {
     /// The longest pause since this was asked last.
     pub fn take_longest_pause(&mut self) -> Duration {
         let clock = &self.clock;
-        let gaps = self.clients.iter().map(|client| client.take_longest_gap(clock));
+        let gaps = self
+            .clients
+            .iter()
+            .map(|client| client.take_longest_gap(clock));
         let longest = gaps.max().unwrap_or_default();
         self.tally.longest_pause = self.tally.longest_pause.max(longest);
         longest
@@ -161,7 +181,10 @@ impl Stage {
                     }
                 }
                 self.tally.sent_again += u64::from(record.attempts > 1);
-                if matches!((&record.action, &record.end), (Action::Write(_), End::Good(_))) {
+                if matches!(
+                    (&record.action, &record.end),
+                    (Action::Write(_), End::Good(_))
+                ) {
                     self.tally.sectors += record.count;
                 }
             }
@@ -235,7 +258,8 @@ pub fn in_directory(
     let directory = directory.unwrap_or_else(|| {
         std::env::temp_dir().join(format!("lockstep-faults-{}-{seed}", std::process::id()))
     });
-    std::fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
     let mut history = None;
     let run = || {
         let mut stage = Stage::new(&directory, seed, settings)?;
@@ -254,6 +278,9 @@ pub fn in_directory(
     match result {
         Ok(()) if keep => Ok(()),
         Ok(()) => std::fs::remove_dir_all(&directory).context("the directory of a run"),
-        Err(error) => Err(error.context(format!("seed {seed} failed; logs and history are in {}", directory.display()))),
+        Err(error) => Err(error.context(format!(
+            "seed {seed} failed; logs and history are in {}",
+            directory.display()
+        ))),
     }
 }

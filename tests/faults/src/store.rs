@@ -88,7 +88,10 @@ impl Store {
     /// # Errors
     /// No such directory or name.
     pub fn lookup(&self, directory: u64, name: &OsStr) -> Result<u64, Errno> {
-        self.entries(directory)?.get(name).copied().ok_or(Errno::NOENT)
+        self.entries(directory)?
+            .get(name)
+            .copied()
+            .ok_or(Errno::NOENT)
     }
 
     /// What an inode is.
@@ -125,15 +128,22 @@ impl Store {
     /// # Errors
     /// Nothing is there.
     pub fn find(&self, path: &str) -> Result<u64, Errno> {
-        path.split('/')
-            .try_fold(ROOT, |directory, name| self.lookup(directory, name.as_ref()))
+        path.split('/').try_fold(ROOT, |directory, name| {
+            self.lookup(directory, name.as_ref())
+        })
     }
 
     /// A new file or directory.
     ///
     /// # Errors
     /// The name is taken, or the backing directory fails.
-    pub fn make(&mut self, directory: u64, name: &OsStr, mode: u32, is_directory: bool) -> Result<u64, Errno> {
+    pub fn make(
+        &mut self,
+        directory: u64,
+        name: &OsStr,
+        mode: u32,
+        is_directory: bool,
+    ) -> Result<u64, Errno> {
         if self.entries(directory)?.contains_key(name) {
             return Err(Errno::EXIST);
         }
@@ -141,7 +151,9 @@ impl Store {
         let kind = if is_directory {
             Kind::Directory(BTreeMap::new())
         } else {
-            let path = self.backing.join(format!("{inode}-{}", name.to_string_lossy()));
+            let path = self
+                .backing
+                .join(format!("{inode}-{}", name.to_string_lossy()));
             let mut options = File::options();
             options.read(true).write(true).create(true).truncate(true);
             Kind::File(Data::new(options.open(path).map_err(errno)?))
@@ -181,7 +193,8 @@ impl Store {
     }
 
     fn point(&mut self, directory: u64, name: &OsStr, inode: Option<u64>) -> Result<Change, Errno> {
-        let Some(Kind::Directory(entries)) = self.inodes.get_mut(&directory).map(|it| &mut it.kind) else {
+        let Some(Kind::Directory(entries)) = self.inodes.get_mut(&directory).map(|it| &mut it.kind)
+        else {
             return Err(Errno::NOTDIR);
         };
         let before = match inode {
@@ -220,11 +233,18 @@ impl Store {
     ///
     /// # Errors
     /// Not a file, or the backing file fails.
-    pub fn write(&mut self, inode: u64, offset: u64, bytes: &[u8], durable: bool) -> Result<(), Errno> {
+    pub fn write(
+        &mut self,
+        inode: u64,
+        offset: u64,
+        bytes: &[u8],
+        durable: bool,
+    ) -> Result<(), Errno> {
         let (data, random) = self.data(inode)?;
         data.write(offset, bytes, random).map_err(errno)?;
         if durable {
-            data.flush_range(offset, bytes.len() as u64).map_err(errno)?;
+            data.flush_range(offset, bytes.len() as u64)
+                .map_err(errno)?;
         }
         Ok(())
     }
@@ -233,7 +253,14 @@ impl Store {
     ///
     /// # Errors
     /// Not a file, or the backing file fails.
-    pub fn allocate(&mut self, inode: u64, offset: u64, len: u64, zero: bool, keep_size: bool) -> Result<(), Errno> {
+    pub fn allocate(
+        &mut self,
+        inode: u64,
+        offset: u64,
+        len: u64,
+        zero: bool,
+        keep_size: bool,
+    ) -> Result<(), Errno> {
         let (data, random) = self.data(inode)?;
         if zero {
             data.zero(offset, len, keep_size, random).map_err(errno)?;
@@ -273,9 +300,16 @@ impl Store {
     /// The backing directory fails.
     pub fn cut_power(&mut self) -> io::Result<Torn> {
         let kept = self.random.index(self.journal.len() + 1);
-        for change in self.journal.drain(kept..).rev().flat_map(|it| it.into_iter().rev()) {
-            if let Some(Kind::Directory(entries)) =
-                self.inodes.get_mut(&change.directory).map(|it| &mut it.kind)
+        for change in self
+            .journal
+            .drain(kept..)
+            .rev()
+            .flat_map(|it| it.into_iter().rev())
+        {
+            if let Some(Kind::Directory(entries)) = self
+                .inodes
+                .get_mut(&change.directory)
+                .map(|it| &mut it.kind)
             {
                 match change.before {
                     Some(inode) => entries.insert(change.name, inode),

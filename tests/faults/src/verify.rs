@@ -10,6 +10,8 @@ use lockstep_initiator::client::Client;
 use lockstep_initiator::core::command::Command;
 use lockstep_sim::ledger::Stamp;
 
+/// What a history that is not linearizable is called.
+pub const NO_DISK: &str = "no disk would have answered so";
 /// Sectors read with one command.
 const CHUNK: u64 = 512;
 /// Sessions of the reader.
@@ -27,7 +29,11 @@ pub fn through(cluster: &Cluster, node: usize, clock: &Clock) -> Result<Vec<Reco
         .with_context(|| format!("nobody can log in to node{} after the faults", node + 1))?;
     let flushed = client.run_past_attentions(&Command::flush(0))?;
     if flushed.status != 0 {
-        bail!("node{} answered SYNCHRONIZE CACHE with status {:#x}", node + 1, flushed.status);
+        bail!(
+            "node{} answered SYNCHRONIZE CACHE with status {:#x}",
+            node + 1,
+            flushed.status
+        );
     }
     let sectors = cluster.settings.size / SECTOR as u64;
     let mut records = Vec::new();
@@ -38,7 +44,11 @@ pub fn through(cluster: &Cluster, node: usize, clock: &Clock) -> Result<Vec<Reco
         let command = Command::read(0, first, blocks, blocks * 512);
         let reply = client.run_past_attentions(&command)?;
         if reply.status != 0 {
-            bail!("node{} answered a read at {first} with status {:#x}", node + 1, reply.status);
+            bail!(
+                "node{} answered a read at {first} with status {:#x}",
+                node + 1,
+                reply.status
+            );
         }
         records.push(Record {
             client: usize::from(READER),
@@ -64,11 +74,21 @@ pub fn images(cluster: &Cluster, clock: &Clock) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     let images = [cluster.image(0)?, cluster.image(1)?];
     let mut bytes = images.iter().map(|image| &image[..size.min(image.len())]);
-    let (one, two) = (bytes.next().unwrap_or_default(), bytes.next().unwrap_or_default());
+    let (one, two) = (
+        bytes.next().unwrap_or_default(),
+        bytes.next().unwrap_or_default(),
+    );
     if one != two {
         let sectors = one.chunks(SECTOR).zip(two.chunks(SECTOR)).zip(0..);
-        let differ: Vec<u64> = sectors.filter(|((one, two), _)| one != two).map(|(_, at)| at).collect();
-        bail!("the images differ in {} sectors, first in {:?}", differ.len(), &differ[..differ.len().min(8)]);
+        let differ: Vec<u64> = sectors
+            .filter(|((one, two), _)| one != two)
+            .map(|(_, at)| at)
+            .collect();
+        bail!(
+            "the images differ in {} sectors, first in {:?}",
+            differ.len(),
+            &differ[..differ.len().min(8)]
+        );
     }
     for node in 0..2 {
         records.push(image(cluster, node, clock)?);
@@ -84,7 +104,12 @@ pub fn image(cluster: &Cluster, node: usize, clock: &Clock) -> Result<Record> {
     let began = clock.now();
     let size = usize::try_from(cluster.settings.size).expect("64 bits");
     let image = cluster.image(node)?;
-    let stamps = stamps_of(0, image.get(..size).context("an image is shorter than the volume")?);
+    let stamps = stamps_of(
+        0,
+        image
+            .get(..size)
+            .context("an image is shorter than the volume")?,
+    );
     Ok(Record {
         client: IMAGES + node,
         first: 0,
@@ -125,7 +150,8 @@ pub fn after_stop(cluster: &mut Cluster, history: &mut History, clock: &Clock) -
         disk.switch_off();
         disk.switch_on()?;
     }
-    let records = images(cluster, clock).context("after an orderly stop of both nodes and a power cut")?;
+    let records =
+        images(cluster, clock).context("after an orderly stop of both nodes and a power cut")?;
     judge(history, records)
 }
 
@@ -141,7 +167,7 @@ pub fn judge(history: &mut History, records: Vec<Record>) -> Result<()> {
     history.add(records);
     let found = history.check(&now);
     if !found.is_empty() {
-        bail!("no disk would have answered so:\n{}", found.join("\n"));
+        bail!("{NO_DISK}:\n{}", found.join("\n"));
     }
     Ok(())
 }

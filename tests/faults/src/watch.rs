@@ -66,13 +66,20 @@ impl Watch {
             })
         };
         let threads = clients.into_iter().map(look).collect();
-        Self { seen, stop, threads }
+        Self {
+            seen,
+            stop,
+            threads,
+        }
     }
 
     /// What was seen so far.
     #[must_use]
     pub fn seen(&self) -> Seen {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -94,7 +101,10 @@ fn note(seen: &mut Seen, run: &mut Run, status: &Status) {
     let full = grown(volume.full_resyncs, run.full);
     seen.full += full;
     if full > 0 {
-        let what = format!("node{} compared all of the volume: {}", status.node, volume.reason);
+        let what = format!(
+            "node{} compared all of the volume: {}",
+            status.node, volume.reason
+        );
         seen.wrong.push(what);
     }
     let alone = volume.state == "serving-alone" || volume.state == "resyncing";
@@ -107,7 +117,10 @@ fn note(seen: &mut Seen, run: &mut Run, status: &Status) {
         alone,
     };
     if volume.state == "split-brain" && seen.wrong.len() < 5 {
-        seen.wrong.push(format!("node{} says split-brain: {}", status.node, volume.reason));
+        seen.wrong.push(format!(
+            "node{} says split-brain: {}",
+            status.node, volume.reason
+        ));
     }
 }
 

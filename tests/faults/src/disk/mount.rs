@@ -36,10 +36,7 @@ pub(super) struct Mount {
 /// Mounts it.
 pub(super) fn spawn(mount: Mount, place: &Path, source: String) -> io::Result<BackgroundSession> {
     let mut config = Config::default();
-    config.mount_options = vec![
-        MountOption::FSName(source),
-        MountOption::DefaultPermissions,
-    ];
+    config.mount_options = vec![MountOption::FSName(source), MountOption::DefaultPermissions];
     config.acl = SessionACL::All;
     config.n_threads = Some(THREADS);
     fuser::spawn_mount(mount, place, &config)
@@ -231,7 +228,10 @@ impl Filesystem for Mount {
         }
         let (name, new_name) = (name.to_owned(), new_name.to_owned());
         self.gate(parent, Operation::Write, move |store| {
-            let (from, to) = ((parent.0, name.as_os_str()), (new_parent.0, new_name.as_os_str()));
+            let (from, to) = (
+                (parent.0, name.as_os_str()),
+                (new_parent.0, new_name.as_os_str()),
+            );
             empty(reply, store.and_then(|store| store.rename(from, to)));
         });
     }

@@ -22,7 +22,7 @@ pub(super) struct Data {
     durable_len: u64,
     len: u64,
     /// Oldest first.
-    unflushed: BTreeMap<u64, Vec<Box<Sector>>>,
+    unflushed: BTreeMap<u64, Vec<Sector>>,
 }
 
 /// What a power cut did to a file.
@@ -81,14 +81,19 @@ impl Data {
     }
 
     /// Writes; durable only after [`Self::flush`].
-    pub(super) fn write(&mut self, offset: u64, bytes: &[u8], random: &mut Random) -> io::Result<()> {
+    pub(super) fn write(
+        &mut self,
+        offset: u64,
+        bytes: &[u8],
+        random: &mut Random,
+    ) -> io::Result<()> {
         let end = offset + bytes.len() as u64;
         let mut at = offset;
         while at < end {
             let number = at / SECTOR as u64;
             let start = number * SECTOR as u64;
             let to = (start + SECTOR as u64).min(end);
-            let mut sector = Box::new([0; SECTOR]);
+            let mut sector = [0; SECTOR];
             if to - at < SECTOR as u64 {
                 let old = self.read(start, SECTOR as u64)?;
                 sector[..old.len()].copy_from_slice(&old);
@@ -158,7 +163,11 @@ impl Data {
     }
 
     fn flush_sectors(&mut self, sectors: std::ops::Range<u64>) -> io::Result<()> {
-        let flushed: Vec<u64> = self.unflushed.range(sectors).map(|(number, _)| *number).collect();
+        let flushed: Vec<u64> = self
+            .unflushed
+            .range(sectors)
+            .map(|(number, _)| *number)
+            .collect();
         let mut run: Vec<u8> = Vec::new();
         let mut start = 0;
         for number in flushed {

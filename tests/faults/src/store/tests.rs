@@ -1,5 +1,4 @@
 //! What is flushed survives a power cut, and only that is sure to.
-#![expect(clippy::unwrap_used, reason = "a test speaks by failing")]
 
 use super::*;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +8,8 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// A store with one file whose name is durable.
 fn store(seed: u64) -> (Store, u64, PathBuf) {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let backing = std::env::temp_dir().join(format!("lockstep-store-{}-{number}", std::process::id()));
+    let backing =
+        std::env::temp_dir().join(format!("lockstep-store-{}-{number}", std::process::id()));
     std::fs::create_dir_all(&backing).unwrap();
     let mut store = Store::new(backing.clone(), Random::new(seed, 1));
     let file = store.make(ROOT, "f".as_ref(), 0o600, false).unwrap();
@@ -59,7 +59,9 @@ fn a_flush_covers_what_came_before_it_and_a_durable_write_only_itself() {
         store.write(file, 0, &[1; 2 * SECTOR], false).unwrap();
         store.flush(file).unwrap();
         store.write(file, 0, &[2; SECTOR], false).unwrap();
-        store.write(file, SECTOR as u64, &[3; SECTOR], true).unwrap();
+        store
+            .write(file, SECTOR as u64, &[3; SECTOR], true)
+            .unwrap();
         store.cut_power().unwrap();
         let left = store.read(file, 0, 2 * SECTOR as u64).unwrap();
         assert!(left[0] == 1 || left[0] == 2);
@@ -76,14 +78,19 @@ fn names_are_lost_from_the_newest_on_unless_the_directory_was_flushed() {
         let new = store.make(ROOT, "new".as_ref(), 0o600, false).unwrap();
         store.write(new, 0, b"new", false).unwrap();
         store.flush(new).unwrap();
-        store.rename((ROOT, "new".as_ref()), (ROOT, "f".as_ref())).unwrap();
+        store
+            .rename((ROOT, "new".as_ref()), (ROOT, "f".as_ref()))
+            .unwrap();
         if seed % 2 == 0 {
             store.flush(ROOT).unwrap();
         }
         store.cut_power().unwrap();
         let replaced = store.contents("f").unwrap() == b"new";
         assert!(replaced || seed % 2 == 1, "a flushed rename stays");
-        assert!(!(replaced && store.find("new").is_ok()), "a rename is whole");
+        assert!(
+            !(replaced && store.find("new").is_ok()),
+            "a rename is whole"
+        );
         if seed % 2 == 1 {
             *seen.entry(replaced).or_default() += 1;
         }
@@ -100,7 +107,10 @@ fn zeroed_and_reserved_ranges_are_what_they_should_be() {
     store.write(file, 0, &[9; 4096], true).unwrap();
     store.allocate(file, 512, 1024, true, true).unwrap();
     let bytes = store.read(file, 0, 4096).unwrap();
-    assert_eq!((bytes[511], bytes[512], bytes[1535], bytes[1536]), (9, 0, 0, 9));
+    assert_eq!(
+        (bytes[511], bytes[512], bytes[1535], bytes[1536]),
+        (9, 0, 0, 9)
+    );
     store.allocate(file, 4000, 1000, true, true).unwrap();
     assert_eq!(store.facts(file).unwrap().len, 4096, "the size is kept");
     store.set_len(file, 100).unwrap();
