@@ -85,7 +85,11 @@ impl Pair {
         pair
     }
 
-    fn started(self) -> Self {
+    /// Starts both, of a pair that was only prepared.
+    ///
+    /// # Panics
+    /// If they do not find each other.
+    pub fn started(self) -> Self {
         let mut pair = self;
         for node in &mut pair.nodes {
             node.start();

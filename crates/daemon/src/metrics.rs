@@ -280,6 +280,16 @@ fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             "Resyncs from this node that had to compare all of the volume.",
             |_, c| c.full_resyncs,
         ),
+        total(
+            "lockstep_volume_proxied_reads_total",
+            "Reads of this node's initiators that the partner served, because this node was no member.",
+            |_, c| c.proxied_reads,
+        ),
+        total(
+            "lockstep_volume_proxied_writes_total",
+            "Writes and other operations that the partner carried out for them.",
+            |_, c| c.proxied_writes,
+        ),
         family(
             "lockstep_volume_command_seconds",
             "From a command's arrival to its answer.",

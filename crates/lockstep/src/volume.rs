@@ -211,6 +211,13 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         );
         rows.push(("resynced", text));
     }
+    if volume.proxied_reads + volume.proxied_writes > 0 {
+        let text = format!(
+            "{} reads and {} writes, carried out by the partner (since this daemon started)",
+            volume.proxied_reads, volume.proxied_writes
+        );
+        rows.push(("passed on", text));
+    }
     rows.extend(volume.provisioning.map(|p| ("provisioning", progress(&p))));
     for replica in &volume.replicas {
         let owner = if volume.owner == replica.node {
