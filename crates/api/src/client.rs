@@ -106,6 +106,13 @@ impl Client {
         self.request(Method::POST, &path, Bytes::new())
     }
 
+    /// Lets the other node, which was put out for slowness, join again at once. To be asked of the
+    /// node that serves alone.
+    pub fn rejoin_volume(&self, name: &str) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/rejoin", escape(name));
+        self.request(Method::POST, &path, Bytes::new())
+    }
+
     /// Replaces whom a volume lets in.
     pub fn set_access(&self, name: &str, access: &SetAccess) -> Result<Changed, ClientError> {
         self.send(

@@ -26,6 +26,11 @@ pub(crate) enum Request {
     Config,
     Apply,
     KeepConfig,
+    /// The other node, which was put out for slowness, may join again.
+    Rejoin {
+        /// The volume.
+        name: String,
+    },
     /// After a split brain: this node's copy of the volume is the one.
     Keep {
         name: String,

@@ -88,6 +88,7 @@ fn admin(asker: Asker) -> Router {
         .route("/v1/volumes/{name}", get(volume).delete(delete_volume))
         .route("/v1/volumes/{name}/access", put(access))
         .route("/v1/volumes/{name}/keep", post(keep_volume))
+        .route("/v1/volumes/{name}/rejoin", post(rejoin_volume))
         .route("/v1/events", get(events))
         .route("/v1/sessions", get(|s| simple(s, Request::Sessions)))
         .route("/v1/config", get(|s| simple(s, Request::Config)))
@@ -152,6 +153,10 @@ async fn delete_volume(
 ) -> Response {
     let confirm = query.get("confirm").cloned().unwrap_or_default();
     respond(ask(&asker, Request::Delete { name, confirm }).await)
+}
+
+async fn rejoin_volume(State(asker): State<Asker>, Path(name): Path<String>) -> Response {
+    respond(ask(&asker, Request::Rejoin { name }).await)
 }
 
 async fn keep_volume(

@@ -71,6 +71,11 @@ pub enum Operator {
         /// The volume.
         volume: VolumeId,
     },
+    /// What made the partner slow is mended: it may join again at once.
+    Rejoin {
+        /// The volume.
+        volume: VolumeId,
+    },
 }
 
 /// What happened.

@@ -117,6 +117,11 @@ pub(crate) enum VolumeVerb {
         /// The new one
         strategy: StrategyWord,
     },
+    /// Let the other node, which was put out for slowness, join again at once
+    Rejoin {
+        /// Name of the volume
+        name: String,
+    },
     /// After a split brain: this node's copy is the one; what the other wrote apart is lost
     Keep {
         /// Its name

@@ -30,6 +30,7 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
         VolumeVerb::Keep { name, confirm } => {
             config::changed(&client.keep_volume(&name, &confirm)?, json)
         }
+        VolumeVerb::Rejoin { name } => config::changed(&client.rejoin_volume(&name)?, json),
         VolumeVerb::Delete { name, confirm } => {
             config::changed(&client.delete_volume(&name, &confirm)?, json)
         }

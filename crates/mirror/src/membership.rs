@@ -29,6 +29,7 @@ mod proxy;
 mod refusal;
 pub mod report;
 mod roles;
+mod slow;
 pub mod status;
 mod stop;
 mod terms;
@@ -90,7 +91,7 @@ pub struct Membership {
     rate: Rate,
     eject: Option<(Eject, Time)>,
     ejections: u32,
-    rejoin_after: Time,
+    slow: slow::Slow,
     round: Option<Round>,
     /// The configuration that this node is about to propose or to take.
     candidate: Option<Configuration>,
@@ -176,7 +177,7 @@ impl Membership {
             rate: Rate::default(),
             eject: None,
             ejections: 0,
-            rejoin_after: Time::ZERO,
+            slow: slow::Slow::default(),
             round: None,
             candidate: None,
             decided: None,

@@ -32,6 +32,7 @@ impl Control {
                 return;
             }
             Request::Keep { name, confirm } => self.keep_copy(&name, &confirm),
+            Request::Rejoin { name } => self.rejoin(&name),
             Request::KeepConfig => self.keep_config(),
             Request::Create(_) if self.entries_are_coming() => {
                 self.wait_for_change(Asked { request, reply });
@@ -82,6 +83,20 @@ impl Control {
             "this node's pool configuration is kept",
         );
         self.tell(NodeEvent::Operator(Operator::KeepConfig));
+        json(&self.change_note())
+    }
+
+    /// The other node was put out for slowness, and waits.
+    fn rejoin(&mut self, name: &str) -> Answer {
+        let Some(volume) = self.pool.volume(name) else {
+            let error = PoolError::Unknown {
+                kind: "volume",
+                name: name.into(),
+            };
+            return Err(refusal(&format!("volume {name}"), error));
+        };
+        let volume = VolumeId(volume.uuid.0);
+        self.tell(NodeEvent::Operator(Operator::Rejoin { volume }));
         json(&self.change_note())
     }
 

@@ -150,9 +150,9 @@ impl Membership {
         };
         VolumeStatus {
             standing,
-            detail: self.detail(),
+            detail: self.detail() + &self.slow_reason(now),
             servable: self.servable(),
-            alarm: self.alarm(),
+            alarm: self.alarm() || self.waits_for_slow(now).is_some() && self.slow.too_often(now),
             configuration: self.durable.configuration,
             inconsistent: self.durable.inconsistent,
             disk_failed: self.disk_failed,
