@@ -3,6 +3,7 @@
 
 extern crate std;
 
+mod certificates;
 mod chaos;
 mod config;
 mod flaps;

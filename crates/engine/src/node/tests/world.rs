@@ -1,6 +1,7 @@
 //! Two machines, the wires between them, and time.
 
 mod acts;
+pub(super) mod certifier;
 mod check;
 mod data;
 mod referee;
@@ -170,6 +171,8 @@ pub(super) struct World {
     muted: Option<usize>,
     held: Vec<(LinkId, Vec<u8>)>,
     pub(super) referee: Option<referee::Referee>,
+    pub(super) certifiers: BTreeMap<LinkId, certifier::Connection>,
+    ghosts: BTreeMap<LinkId, lockstep_mirror::hello::Hello>,
     /// The witness that is wanted for the volume.
     pub(super) desired: Option<WitnessId>,
 }
@@ -196,6 +199,8 @@ impl World {
             muted: None,
             held: Vec::new(),
             referee: None,
+            certifiers: BTreeMap::new(),
+            ghosts: BTreeMap::new(),
             desired: None,
         }
     }

@@ -126,6 +126,12 @@ impl World {
                 if self.witness_link(link) == Some(who) {
                     return self.send_to_witness(who, link, bytes);
                 }
+                if self.ghosts.contains_key(&link) {
+                    return self.send_to_ghost(who, link, &bytes);
+                }
+                if self.certifiers.contains_key(&link) {
+                    return self.send_to_certifier(link, &bytes);
+                }
                 if self.muted == Some(who) {
                     return self.held.push((link, bytes));
                 }
