@@ -29,6 +29,7 @@ use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::hello::Random;
 use orders::Stop;
 use pool::Pool;
+pub use pool::document_in_force;
 use volumes::Volume;
 use votes::Votes;
 use witness::Witness;

@@ -9,6 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use lockstep_mirror::control::NodeId;
 use lockstep_mirror::register::{Ballot, Message};
+use lockstep_scsi::interface::AccessState;
 
 #[test]
 fn a_node_that_overslept_its_partners_last_words_stands_still() {
@@ -124,6 +125,21 @@ fn a_source_that_does_not_know_the_end_of_a_join_stands_still() {
         world.run_until(ms(20_000), World::is_mirrored);
     }
     assert!(tried > 0, "no seed came to that moment");
+}
+
+#[test]
+fn a_node_that_waits_for_an_initiator_s_wish_lets_it_be_heard() {
+    let mut world = World::mirrored(55);
+    world.run(ms(2000));
+    world.crash(1);
+    world.run(ms(30_000));
+    assert_eq!(world.standing(0), Some(Standing::Waiting));
+    // Any other state refuses the commands by which it would learn that it is needed.
+    assert_eq!(world.machines[0].access, Some(AccessState::NonOptimized));
+    assert!(world.machines[0].portals);
+    world.machines[0].io = true;
+    world.run_until(ms(4500), |it| it.standing(0) == Some(Standing::Alone));
+    assert_eq!(world.machines[0].access, Some(AccessState::Optimized));
 }
 
 #[test]

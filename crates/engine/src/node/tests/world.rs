@@ -21,7 +21,7 @@ use lockstep_mirror::control::{
     CacheMode, FromVolume, Incarnation, NodeId, Time, ToVolume, VolumeId, VolumeSpec, WitnessId,
 };
 use lockstep_mirror::superblock::{Found, SLOT_LEN, Superblock};
-use lockstep_scsi::interface::Identity;
+use lockstep_scsi::interface::{AccessState, Identity};
 
 pub(super) const VOLUME: VolumeId = VolumeId(0xabc);
 const STEP: Duration = Duration::from_millis(20);
@@ -89,6 +89,8 @@ pub(super) struct Machine {
     /// Initiators use this node.
     pub(super) io: bool,
     pub(super) portals: bool,
+    /// The state of its first own port, as its initiators were last told.
+    pub(super) access: Option<AccessState>,
     pub(super) document: Option<(u64, Vec<u8>)>,
     pub(super) outcomes: Vec<Result<u64, crate::node_interface::ConfigRefusal>>,
     pub(super) stopped: Option<bool>,
@@ -123,6 +125,7 @@ impl Machine {
             path: Path::new(),
             io: false,
             portals: false,
+            access: None,
             document: None,
             outcomes: Vec::new(),
             stopped: None,

@@ -220,6 +220,9 @@ impl World {
             NodeAction::Order(ToShard::LogoutAll { .. }) => {
                 self.handle(who, NodeEvent::Shard(FromShard::LoggedOut));
             }
+            NodeAction::Order(ToShard::PortGroups(_, groups)) => {
+                self.machines[who].access = groups.first().map(|it| it.state);
+            }
             NodeAction::Order(_) => {}
         }
     }
