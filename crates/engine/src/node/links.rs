@@ -20,6 +20,8 @@ const MAX_LINKS: usize = 8;
 const MAX_HALF_OPEN: usize = 8;
 /// One refused peer is reported this often at most; a wrong secret dials again twice a second.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// And for another reason than the last one: strangers may think of many.
+const REPORT_CHANGE_EVERY: Duration = Duration::from_secs(10);
 
 /// A control connection.
 pub(super) struct Link {
@@ -172,18 +174,21 @@ impl Node {
             return self.certificates.refuse(turn, &why);
         }
         let path = link.path;
-        let said = self
-            .refused
-            .get(&path)
-            .is_some_and(|(text, at)| *text == why && turn.now < *at + REPORT_EVERY);
-        if !said {
+        let known = self.refused.get(&path);
+        let patience = match known.is_some_and(|(text, _)| *text == why) {
+            true => REPORT_EVERY,
+            false => REPORT_CHANGE_EVERY,
+        };
+        let said = known.map(|it| it.1).filter(|at| turn.now < *at + patience);
+        if said.is_none() {
             turn.event(
                 Severity::Warning,
                 None,
                 alloc::format!("control link on path {path} refused: {why}"),
             );
-            self.refused.insert(path, (why, turn.now));
         }
+        // The status shows the last reason, said or not.
+        self.refused.insert(path, (why, said.unwrap_or(turn.now)));
     }
 
     /// Closes links on which nothing comes. A connection that has lost something sends it again

@@ -184,6 +184,12 @@ impl Node {
                 );
                 turn.event(Severity::Warning, Some(id), text);
             }
+            if let FromVolume::Damaged { parts } = word {
+                let text = format!(
+                    "{parts} parts of its metadata were damaged: all that they stand for is compared before it counts as equal"
+                );
+                turn.event(Severity::Warning, Some(id), text);
+            }
             volume.membership.volume_said(turn.now, word);
             turn.touched.insert(id);
         }
