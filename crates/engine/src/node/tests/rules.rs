@@ -159,3 +159,20 @@ fn a_crashed_node_that_is_stopped_before_it_served_is_still_a_crashed_one() {
     assert_eq!(world.machines[1].stopped, Some(false));
     assert!(!world.machines[1].superblock().clean);
 }
+
+#[test]
+fn a_step_down_that_is_forged_or_sent_again_has_no_effect() {
+    let mut world = World::mirrored(56);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.run(ms(2000));
+    // Node 2 is asked to step down by a frame of node 1 that was changed, and by one that was
+    // said before: in both cases the connection ends, a new one is made, and both serve on.
+    for forged in [true, false] {
+        let epoch = world.machines[1].superblock().configuration.epoch;
+        let before = world.refusals(1);
+        world.listen_in(0, forged);
+        world.run_until(ms(5000), |it| it.refusals(1) > before);
+        world.run_until(ms(5000), World::is_mirrored);
+        assert_eq!(world.machines[1].superblock().configuration.epoch, epoch);
+    }
+}

@@ -175,6 +175,8 @@ pub(super) struct World {
     held: Vec<(LinkId, Vec<u8>)>,
     pub(super) referee: Option<referee::Referee>,
     pub(super) certifiers: BTreeMap<LinkId, certifier::Connection>,
+    /// The next report of that machine is changed on its way (or, `false`, arrives twice).
+    tamper: Option<(usize, bool)>,
     ghosts: BTreeMap<LinkId, lockstep_mirror::hello::Hello>,
     /// The witness that is wanted for the volume.
     pub(super) desired: Option<WitnessId>,
@@ -203,6 +205,7 @@ impl World {
             held: Vec::new(),
             referee: None,
             certifiers: BTreeMap::new(),
+            tamper: None,
             ghosts: BTreeMap::new(),
             desired: None,
         }
@@ -538,6 +541,18 @@ impl World {
     pub(super) fn is_mirrored(&self) -> bool {
         (0..2)
             .all(|who| self.standing(who) == Some(Standing::Mirrored) && self.machines[who].portals)
+    }
+
+    /// Somebody on the wire changes the next report of that machine into a step-down, or
+    /// (`forged` false) says it once more.
+    pub(super) fn listen_in(&mut self, who: usize, forged: bool) {
+        self.tamper = Some((who, forged));
+    }
+
+    /// How often that machine has refused a control link.
+    pub(super) fn refusals(&self, who: usize) -> usize {
+        let text = alloc::format!("{} event: control link", who + 1);
+        self.trace.iter().filter(|it| it.contains(&text)).count()
     }
 
     pub(super) fn said(&self, text: &str) -> bool {
