@@ -61,6 +61,10 @@ impl Volume {
             AccessState::Optimized
         } else if passes {
             AccessState::NonOptimized
+        } else if self.membership.is_lazy() {
+            // Only a command shows that an initiator needs this node. Whoever is refused sends
+            // none, and one that reaches the other node as well prefers that.
+            AccessState::NonOptimized
         } else if self.membership.servable()
             && now < *self.passing_since.get_or_insert(now) + TRANSITION
         {
@@ -73,6 +77,7 @@ impl Volume {
             Some(_) if self.membership.partner_passes() => AccessState::NonOptimized,
             Some(_) => AccessState::Unavailable,
             None if passes || self.last_view_serves() => AccessState::Optimized,
+            None if self.membership.is_lazy() => AccessState::Unavailable,
             None => mine,
         };
         (mine, theirs)
@@ -182,6 +187,12 @@ impl Node {
                     "bytes {} to {} could not be read here",
                     extent.offset,
                     extent.end()
+                );
+                turn.event(Severity::Warning, Some(id), text);
+            }
+            if let FromVolume::Damaged { parts } = word {
+                let text = format!(
+                    "{parts} parts of its metadata were damaged: all that they stand for is compared before it counts as equal"
                 );
                 turn.event(Severity::Warning, Some(id), text);
             }
