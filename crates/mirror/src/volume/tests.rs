@@ -4,6 +4,7 @@
 mod changes;
 mod machine;
 mod manager;
+mod proxied;
 mod random;
 mod review;
 mod stories;
