@@ -3,6 +3,7 @@
 
 use crate::error::ApiError;
 use crate::pool::{Account, Changed, PoolView, SetAccount, SetDiscovery, SetWitness};
+use crate::resync::{Priority, SetPriority};
 use crate::status::{Event, Session, Status};
 use crate::volume::{CreateVolume, SetAccess, SetStrategy, Strategy, Volume};
 use bytes::Bytes;
@@ -178,6 +179,17 @@ impl Client {
     pub fn set_strategy(&self, name: &str, strategy: Strategy) -> Result<Changed, ClientError> {
         let path = format!("/v1/volumes/{}/strategy", escape(name));
         self.send(Method::PUT, &path, &SetStrategy { strategy })
+    }
+
+    /// Changes how much resyncs of a volume may take from initiators; `None`: what each node's
+    /// configuration says.
+    pub fn set_priority(
+        &self,
+        name: &str,
+        priority: Option<Priority>,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/resync", escape(name));
+        self.send(Method::PUT, &path, &SetPriority { priority })
     }
 
     /// GET of any path.

@@ -6,6 +6,7 @@ pub mod client;
 pub mod error;
 pub mod pool;
 pub mod quantity;
+pub mod resync;
 pub mod status;
 pub mod volume;
 

@@ -1,6 +1,7 @@
 //! Volumes: what is asked for, and what is.
 
 use crate::quantity::Size;
+use crate::resync::{Pace, Priority};
 use serde::{Deserialize, Serialize};
 
 /// When a write is answered.
@@ -158,6 +159,15 @@ pub struct Volume {
     pub dirty: u64,
     /// While copying to the partner.
     pub resync: Option<Progress>,
+    /// How much a resync may take from initiators.
+    #[serde(default)]
+    pub priority: Priority,
+    /// How fast that copy may go, and why.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+    /// Resyncs from this node that stood still and were begun anew, since its daemon started.
+    #[serde(default)]
+    pub resync_restarts: u64,
     /// Bytes that this node compared with the partner's copy in resyncs since its daemon started.
     #[serde(default)]
     pub resync_compared: u64,

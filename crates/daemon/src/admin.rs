@@ -3,6 +3,7 @@
 
 use lockstep_api::ApiError;
 use lockstep_api::pool::{SetAccount, SetDiscovery, SetWitness};
+use lockstep_api::resync::Priority;
 use lockstep_api::volume::{CreateVolume, SetAccess, Strategy};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -38,6 +39,7 @@ pub(crate) enum Request {
     SetWitness(SetWitness),
     RemoveWitness,
     SetStrategy(String, Strategy),
+    SetPriority(String, Option<Priority>),
     Metrics,
 }
 

@@ -8,6 +8,7 @@ pub use read::{Refusal, Refusals};
 
 use crate::uuid;
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Priority;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,9 @@ pub struct Config {
     /// What it may use.
     #[serde(default)]
     pub engine: Engine,
+    /// How resyncs and initiators share a volume.
+    #[serde(default)]
+    pub resync: Resync,
     /// How long things may take.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -116,6 +120,16 @@ pub struct Engine {
     pub shards: u16,
     /// Memory for data on its way.
     pub pool_memory: Size,
+}
+
+/// `[resync]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resync {
+    /// Of volumes that have none of their own.
+    pub priority: Priority,
+    /// Bytes a second that a resync is never held below.
+    pub floor: Size,
 }
 
 /// `[timeouts]`; their ordering is checked.
@@ -268,6 +282,15 @@ impl Default for Engine {
         Self {
             shards: 1,
             pool_memory: Size(256 << 20),
+        }
+    }
+}
+
+impl Default for Resync {
+    fn default() -> Self {
+        Self {
+            priority: Priority::default(),
+            floor: Size(32 << 20),
         }
     }
 }

@@ -37,7 +37,7 @@ use lockstep_api::status::Level;
 use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
 use lockstep_engine::node::Node;
 use lockstep_engine::node_interface::{ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings};
-use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
+use lockstep_mirror::control::{FromVolume, Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -445,7 +445,16 @@ impl Control {
                 self.events
                     .add(Level::Ok, "initiator", &self.config.node_name(), &text);
             }
-            FromThread::Shard(report) => self.tell(NodeEvent::Shard(report)),
+            FromThread::Shard(report) => {
+                let opened = match &report {
+                    FromShard::Volume(id, FromVolume::Opened { .. }) => Some(*id),
+                    _ => None,
+                };
+                self.tell(NodeEvent::Shard(report));
+                if let Some(id) = opened {
+                    self.pace(id);
+                }
+            }
             FromThread::Listening { address } => {
                 tracing::info!(%address, "listening");
                 self.listening.insert(address, None);

@@ -4,6 +4,7 @@ use crate::demo::DemoArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Priority;
 use lockstep_api::volume::{Cache, ReplicaPlace, Strategy};
 use std::path::PathBuf;
 
@@ -117,6 +118,14 @@ pub(crate) enum VolumeVerb {
         /// The new one
         strategy: StrategyWord,
     },
+    /// Change how much resyncs may take from initiators, also of one that runs
+    Resync {
+        /// Its name
+        name: String,
+        /// The new priority; "node": what each node's lockstep.toml says
+        #[arg(long, value_enum)]
+        priority: PriorityWord,
+    },
     /// After a split brain: this node's copy is the one; what the other wrote apart is lost
     Keep {
         /// Its name
@@ -219,6 +228,29 @@ impl From<StrategyWord> for Strategy {
         match word {
             StrategyWord::Heartbeat => Self::Heartbeat,
             StrategyWord::Majority => Self::Majority,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PriorityWord {
+    /// Initiators' latency stays within 1.5 times what it is without a resync
+    Low,
+    /// Within twice
+    Normal,
+    /// Within four times
+    High,
+    /// What resync.priority in each node's lockstep.toml says
+    Node,
+}
+
+impl From<PriorityWord> for Option<Priority> {
+    fn from(word: PriorityWord) -> Self {
+        match word {
+            PriorityWord::Low => Some(Priority::Low),
+            PriorityWord::Normal => Some(Priority::Normal),
+            PriorityWord::High => Some(Priority::High),
+            PriorityWord::Node => None,
         }
     }
 }

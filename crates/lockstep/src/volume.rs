@@ -6,6 +6,7 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use lockstep_api::Client;
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Pace;
 use lockstep_api::volume::{CreateVolume, Progress, SetAccess, Volume};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,9 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
         }
         VolumeVerb::Strategy { name, strategy } => {
             config::changed(&client.set_strategy(&name, strategy.into())?, json)
+        }
+        VolumeVerb::Resync { name, priority } => {
+            config::changed(&client.set_priority(&name, priority.into())?, json)
         }
         VolumeVerb::Keep { name, confirm } => {
             config::changed(&client.keep_volume(&name, &confirm)?, json)
@@ -171,6 +175,36 @@ fn strategy(volume: &Volume) -> String {
     format!("{} (still {})", asked.word(), now.word())
 }
 
+/// `41.5 %, 12 s left, 210 MiB/s, priority normal`.
+fn resync(volume: &Volume, how_far: &Progress) -> String {
+    format!(
+        "{}, {}/s, priority {}",
+        progress(how_far),
+        Size(how_far.rate).rounded(),
+        volume.priority.word()
+    )
+}
+
+/// What holds a resync back, if anything does, and what initiators feel of it.
+fn pace(pace: &Pace) -> String {
+    let limit = pace
+        .limit
+        .map(|limit| format!(" (at most {}/s)", Size(limit).rounded()));
+    let latency = (pace.calm_us > 0 && pace.under_way_us > 0).then(|| {
+        format!(
+            "; 95 of 100 reads and writes within {} µs, without it {} µs",
+            pace.under_way_us, pace.calm_us
+        )
+    });
+    format!(
+        "{}: {}{}{}",
+        pace.phase,
+        pace.because,
+        limit.unwrap_or_default(),
+        latency.unwrap_or_default()
+    )
+}
+
 fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(volume);
@@ -201,7 +235,15 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         ("dirty", Size(volume.dirty).rounded()),
         ("sessions", volume.sessions.to_string()),
     ];
-    rows.extend(volume.resync.map(|p| ("resync", progress(&p))));
+    rows.extend(volume.resync.map(|p| ("resync", resync(volume, &p))));
+    rows.extend(volume.pace.as_ref().map(|it| ("because", pace(it))));
+    if volume.resync_restarts > 0 {
+        let times = volume.resync_restarts;
+        rows.push((
+            "stood still",
+            format!("{times} times; it was begun anew each time"),
+        ));
+    }
     if volume.resync_compared > 0 {
         let text = format!(
             "{} compared, {} of it copied; {} full (from this node, since its daemon started)",

@@ -115,6 +115,26 @@ pub struct VolumeSpec {
     pub incarnation: Incarnation,
 }
 
+/// How a resync and the initiators share a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
+pub struct Pacing {
+    /// How much the 95th percentile of initiators' latency may be of what it is without a resync,
+    /// in percent; 0: no bound.
+    pub factor_percent: u32,
+    /// Bytes a second that a resync is never held below.
+    pub floor: u64,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self {
+            factor_percent: 200,
+            floor: 32 << 20,
+        }
+    }
+}
+
 /// `Node` to a volume's data path. Each order supersedes the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
@@ -182,6 +202,8 @@ pub enum ToVolume {
         /// Answered by then, whatever is left.
         by: Time,
     },
+    /// How fast resyncs may go from now on; needs no answer and changes nothing else.
+    Pace(Pacing),
     /// Flush, and if nothing is uncommitted clear the intents. Answered by `Closed`.
     Close {
         /// The partner serves alone, and whatever may differ between the copies is durably marked
@@ -248,6 +270,8 @@ pub enum FromVolume {
         /// Whether the next start has nothing to compare.
         clean: bool,
     },
+    /// A copy stood still for no reason that has a name, and was begun anew.
+    ResyncRestarted,
     /// A block could not be read here. Counted, named in the events.
     Unreadable {
         /// Where.

@@ -370,7 +370,7 @@ impl Membership {
             FromVolume::Closed { clean } => self.closed(clean),
             FromVolume::Unreadable { .. } => self.unreadable += 1,
             FromVolume::Serving { epoch } => self.in_force = epoch,
-            FromVolume::Opened { .. } | FromVolume::Suspended => {}
+            FromVolume::Opened { .. } | FromVolume::Suspended | FromVolume::ResyncRestarted => {}
         }
     }
 

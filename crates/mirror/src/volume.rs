@@ -25,6 +25,7 @@ mod metadata;
 mod opening;
 mod orders;
 mod owner;
+mod pace;
 mod reads;
 mod replica;
 mod running;
@@ -36,10 +37,13 @@ mod target;
 mod tests;
 mod tokens;
 mod turn;
+mod watchdog;
 mod window;
 
 pub use crate::data_frame::blocks_follow;
 pub use counts::{Counts, ResyncStatus, VolumeStatus};
+pub use pace::{PaceReason, PaceStatus};
+pub use watchdog::ResyncWait;
 
 use crate::control::{FromVolume, Incarnation, Time, ToVolume, VolumeSpec};
 use crate::dirty::Dirty;
@@ -155,6 +159,7 @@ pub struct Volume {
     tick_at: Option<Time>,
     late_told: Time,
     counts: Counts,
+    pace: pace::Pace,
 }
 
 impl Volume {
@@ -206,6 +211,7 @@ impl Volume {
             tick_at: None,
             late_told: Time::ZERO,
             counts: Counts::default(),
+            pace: pace::Pace::default(),
         }
     }
 
@@ -242,6 +248,9 @@ impl Volume {
         // began later was never pinged.
         let turn = &mut Turn { now, out };
         self.seen(turn);
+        if matches!(operation, Operation::Write { .. }) {
+            self.pace.entered(now, ticket);
+        }
         self.take_in(ticket, operation, received, turn);
         self.pump(turn);
     }
@@ -258,6 +267,7 @@ impl Volume {
     ) {
         let turn = &mut Turn { now, out };
         self.seen(turn);
+        self.pace.entered(now, ticket);
         self.take_read(ticket, extent, buffer, at, turn);
         self.pump(turn);
     }
@@ -414,6 +424,9 @@ impl Volume {
         self.read_again(turn);
         self.write_metadata(turn);
         self.tell_wanted(turn);
+        let steps = self.source().map_or(0, |source| source.steps.len());
+        self.pace.steps_now(turn.now, steps);
+        self.note_ends(turn.now, turn.out);
         self.plan_tick(turn.now);
     }
 

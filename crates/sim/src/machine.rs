@@ -118,6 +118,8 @@ pub struct Machine {
     pub witness_link: Option<LinkId>,
     /// How fast its disks are now.
     pub speed: DiskSpeed,
+    /// Reads that are begun before do not end before.
+    pub hung_until: Duration,
     /// The daemon, if it runs.
     pub process: Option<Process>,
     /// Runs so far.
@@ -255,7 +257,7 @@ impl Machine {
             }
             ProcessEvent::Report(report) => {
                 ctx.trace(self.host, || format!("report {report:?}"));
-                self.watch.report(&report);
+                self.watch.report(ctx, &report);
                 self.control_report(ctx, report);
             }
             ProcessEvent::NodeWake(at) => self.node_wake(ctx, at),

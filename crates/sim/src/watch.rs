@@ -70,6 +70,7 @@ impl Watch {
             }
             ToVolume::Open { .. }
             | ToVolume::Ask
+            | ToVolume::Pace(_)
             | ToVolume::Lease { .. }
             | ToVolume::Drain { .. }
             | ToVolume::Close { .. } => {}
@@ -77,7 +78,7 @@ impl Watch {
     }
 
     /// The data path tells the control side something.
-    pub fn report(&mut self, report: &FromShard) {
+    pub fn report(&mut self, ctx: &mut Context, report: &FromShard) {
         let FromShard::Volume(_, report) = report else {
             return;
         };
@@ -88,6 +89,7 @@ impl Watch {
                     .is_some_and(|configuration| configuration.epoch == *epoch);
             }
             FromVolume::JoinReady => self.join_ready = true,
+            FromVolume::ResyncRestarted => ctx.count("resyncs that stood still, begun anew"),
             _ => {}
         }
     }

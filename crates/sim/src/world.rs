@@ -173,6 +173,7 @@ impl World {
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
+            hung_until: Duration::ZERO,
             process: None,
             runs: 0,
             prng: chance.fork(),

@@ -199,6 +199,12 @@ impl Control {
                 let text = format!("strategy of volume {name}: {}", strategy.word());
                 Ok((next, text))
             }
+            Request::SetPriority(name, priority) => {
+                let next = self.pool.with_priority(name, *priority).map_err(refused)?;
+                let word = priority.map_or("that of each node", |it| it.word());
+                let text = format!("priority of resyncs of volume {name}: {word}");
+                Ok((next, text))
+            }
             Request::Apply => Ok((self.edited_pool()?, "the edited pool file applied".into())),
             _ => unreachable!("everything else is answered at once"),
         }
@@ -439,7 +445,7 @@ fn change_name(change: &Request) -> String {
         Request::DeleteAccount(name) => format!("account {name}"),
         Request::SetDiscovery(_) => "discovery".into(),
         Request::SetWitness(_) | Request::RemoveWitness => "witness".into(),
-        Request::SetStrategy(name, _) => format!("volume {name}"),
+        Request::SetStrategy(name, _) | Request::SetPriority(name, _) => format!("volume {name}"),
         _ => "the pool configuration".into(),
     }
 }

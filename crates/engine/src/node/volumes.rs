@@ -179,6 +179,11 @@ impl Node {
                 );
                 turn.event(Severity::Warning, Some(id), text);
             }
+            if matches!(word, FromVolume::ResyncRestarted) {
+                let text = "the resync stood still for 30 s without a reason that is known: it was \
+                            begun anew, and repeats nothing that was done";
+                turn.event(Severity::Warning, Some(id), text.into());
+            }
             volume.membership.volume_said(turn.now, word);
             turn.touched.insert(id);
         }

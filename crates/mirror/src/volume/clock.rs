@@ -29,6 +29,7 @@ impl Volume {
         self.tell_late(turn);
         self.start_cleaning(turn);
         self.tell_progress(turn);
+        self.watch_resync(turn);
     }
 
     /// A replica that hears nothing of what it applied asks, so that its intents can be cleared.
@@ -102,7 +103,8 @@ impl Volume {
             Stage::Alone(alone) => Some(alone.not_before),
             _ => None,
         };
-        [not_before, self.drain_deadline()]
+        let paced = self.source().and_then(|_| self.pace.next_at(now));
+        [not_before, self.drain_deadline(), paced]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)

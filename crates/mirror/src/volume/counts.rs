@@ -1,7 +1,9 @@
 //! Plain numbers about a volume's data path, for status and metrics.
 
 use super::Volume;
+use super::pace::PaceStatus;
 use super::stage::Stage;
+use super::watchdog::ResyncWait;
 
 /// Counted since the volume was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +34,13 @@ pub struct Counts {
     pub resync_compared: u64,
     /// Bytes among them that differed and were copied to the partner.
     pub resync_copied: u64,
+    /// Bytes among those that were sent without asking what differs, because everything before
+    /// had differed.
+    pub resync_blind: u64,
     /// Resyncs that had to take all of the volume as different.
     pub full_resyncs: u64,
+    /// Attempts of resyncs that stood still and were begun anew.
+    pub resync_restarts: u64,
 }
 
 /// A copy under way.
@@ -47,6 +54,15 @@ pub struct ResyncStatus {
     pub done: u64,
     /// Whether everything is copied and the partner may join.
     pub ready: bool,
+    /// Where it is, in one word: `collecting`, `persisting`, `waiting`, `copying`, `draining`,
+    /// `flushing`, `ready`, or `following` at the target.
+    pub phase: &'static str,
+    /// Steps under way (source only).
+    pub steps: usize,
+    /// What it waits for, as of the last tick, if that has a name (source only).
+    pub waits: Option<ResyncWait>,
+    /// How fast it may go, and why (source only).
+    pub pace: PaceStatus,
 }
 
 /// How a volume's data path is.

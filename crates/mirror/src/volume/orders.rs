@@ -77,6 +77,7 @@ impl Volume {
                 self.suspended = false;
                 self.stage = Stage::Target(Target::default());
             }
+            ToVolume::Pace(pacing) => self.pace.tune(pacing),
             ToVolume::Drain { by } => self.drain = Some(Drain::new(by)),
             ToVolume::Close { covered } => self.close(covered, turn),
         }
@@ -88,7 +89,7 @@ impl Volume {
             ToVolume::Suspend => turn.tell(FromVolume::Suspended),
             ToVolume::Drain { .. } => turn.tell(FromVolume::Drained { clean: false }),
             ToVolume::Close { .. } => turn.tell(FromVolume::Closed { clean: false }),
-            ToVolume::Lease { .. } | ToVolume::Ask | ToVolume::Alone => {}
+            ToVolume::Lease { .. } | ToVolume::Ask | ToVolume::Alone | ToVolume::Pace(_) => {}
             _ => turn.tell(FromVolume::DiskFailed),
         }
     }

@@ -13,7 +13,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
 /// Most comparisons at once; a source has fewer steps.
-const MAX_COMPARISONS: usize = 8;
+const MAX_COMPARISONS: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Target {

@@ -5,6 +5,7 @@ mod changes;
 mod machine;
 mod manager;
 mod random;
+mod resync;
 mod review;
 mod stories;
 mod world;

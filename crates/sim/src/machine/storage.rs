@@ -40,6 +40,10 @@ impl Machine {
         let number = process.next_job;
         process.next_job += 1;
         let delay = duration(&mut self.prng, self.speed, &io);
+        let delay = match &io {
+            Io::Read { .. } => delay + self.hung_until.saturating_sub(ctx.now),
+            _ => delay,
+        };
         let half =
             delay.mul_f64(f64::from(u32::try_from(self.prng.below(1000)).expect("small")) / 1000.0);
         process.jobs.insert(

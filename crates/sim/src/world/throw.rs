@@ -55,6 +55,16 @@ impl World {
                     slow: 20,
                 };
             }
+            Fault::HangReads(node, ms) => {
+                let until = ctx.now + Duration::from_millis(ms);
+                // A long one is waited for, so that a resync has the time to notice it.
+                if ms > 30_000 {
+                    let over = until + Duration::from_secs(5);
+                    self.rest = Some(over);
+                    self.plan.until = self.plan.until.max(over);
+                }
+                self.machines[node].hung_until = until.min(self.plan.until);
+            }
             Fault::NormalDisks(node) => {
                 self.machines[node].speed = DiskSpeed {
                     low: 20,
@@ -127,6 +137,7 @@ impl World {
             Fault::CutPath(..)
             | Fault::Reset
             | Fault::SlowDisks(_)
+            | Fault::HangReads(..)
             | Fault::Losses
             | Fault::Nap(_) => !calm,
             // A link of an isolated node stays down until the node rejoins.

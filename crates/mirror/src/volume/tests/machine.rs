@@ -2,7 +2,9 @@
 //! buffers that are counted, and the volume under test. A block's content is one number.
 
 use super::super::stage::Role;
-use crate::control::{CacheMode, FromVolume, Incarnation, NodeId, Time, VolumeId, VolumeSpec};
+use crate::control::{
+    CacheMode, FromVolume, Incarnation, NodeId, Pacing, Time, VolumeId, VolumeSpec,
+};
 use crate::intents::{Intents, MAX_SET};
 use crate::metadata_layout::{INTENTS_OFFSET, REGION, metadata_len};
 use crate::operation::{BufferId, Extent, Operation, Payload};
@@ -73,6 +75,10 @@ pub(super) struct Machine {
     pub(super) outbox: Vec<(ChannelId, crate::fields::Fields, FrameBody)>,
     pub(super) unreadable: BTreeSet<u64>,
     pub(super) fail_writes: bool,
+    /// Reads that are begun do not end until then, nor those that have begun.
+    pub(super) hung_until: Time,
+    /// How its resyncs share the volume with initiators.
+    pub(super) pacing: Pacing,
 }
 
 impl Machine {
@@ -98,6 +104,8 @@ impl Machine {
             outbox: Vec::new(),
             unreadable: BTreeSet::new(),
             fail_writes: false,
+            hung_until: Time::ZERO,
+            pacing: Pacing::default(),
         }
     }
 
@@ -365,6 +373,11 @@ impl Machine {
                 Wire::Blocks(values, payload.crc)
             }
         }
+    }
+
+    /// Whether the disk may go on with this one at present.
+    pub(super) fn moves(&self, which: usize, now: Time) -> bool {
+        now >= self.hung_until || !matches!(self.flights[which].io, Io::Read { .. })
     }
 
     /// The disk does one thing of those under way, or reports one that it did.

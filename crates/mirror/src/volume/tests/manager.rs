@@ -82,6 +82,8 @@ pub(super) struct Manager {
     pub(super) resyncs: u32,
     pub(super) ejections: u32,
     pub(super) hand_overs: u32,
+    /// Resyncs that stood still and were begun anew.
+    pub(super) restarts: u32,
 }
 
 fn id(node: usize) -> NodeId {
@@ -114,6 +116,7 @@ impl Manager {
             resyncs: 0,
             ejections: 0,
             hand_overs: 0,
+            restarts: 0,
         };
         manager.start(0);
         manager.start(1);
@@ -143,6 +146,8 @@ impl Manager {
         known.settled = false;
         let blank = core::mem::take(&mut known.blank);
         self.order(node, ToVolume::Open { blank });
+        let pacing = self.world.machines[node].pacing;
+        self.order(node, ToVolume::Pace(pacing));
     }
 
     pub(super) fn crash(&mut self, node: usize, power: bool) {
@@ -253,6 +258,7 @@ impl Manager {
                 }
             }
             FromVolume::Closed { .. } => self.crash(node, false),
+            FromVolume::ResyncRestarted => self.restarts += 1,
             FromVolume::DiskFailed => panic!("no disk fails here"),
             _ => {}
         }

@@ -3,7 +3,7 @@
 use super::machine::{BLOCK, Machine};
 use super::manager::{Manager, Mode};
 use super::world::{Kind, SIZE, World};
-use crate::control::{CacheMode, Time};
+use crate::control::{CacheMode, Pacing, Time};
 use crate::operation::{Extent, Operation};
 use crate::volume_action::Ticket;
 use alloc::vec::Vec;
@@ -25,6 +25,7 @@ fn run(seed: u64, cache: CacheMode) -> Manager {
     let mut manager = Manager::new(cache, seed);
     manager.world.connect();
     manager.world.connect();
+    manager.pace();
     let mut clients: Vec<Client> = PLACES
         .iter()
         .map(|first| Client {
@@ -126,6 +127,18 @@ fn rival(world: &mut World, node: usize, first: u64) -> Ticket {
 }
 
 impl Manager {
+    /// Resyncs that are never held back, a little, or as far as it goes.
+    fn pace(&mut self) {
+        let percents = [0, 101, 200];
+        let which = usize::try_from(self.world.chance.below(3)).unwrap();
+        for machine in &mut self.world.machines {
+            machine.pacing = Pacing {
+                factor_percent: percents[which],
+                floor: 1 << (14 + 6 * which),
+            };
+        }
+    }
+
     fn heal_some(&mut self) {
         self.listen();
         if self.world.channels.len() < 2
@@ -167,6 +180,10 @@ impl Manager {
                 self.world.cut(usize::try_from(which).unwrap());
             }
             11 if self.world.chance.one_in(3) => self.stop(node),
+            11 if self.world.chance.one_in(2) => {
+                let until = self.world.now + Time::from_secs(1 + self.world.chance.below(40));
+                self.world.machines[node].hung_until = until;
+            }
             _ if self.world.chance.one_in(3) => self.world.pass(Time::from_secs(31)),
             _ => self.world.pass(Time::from_secs(2)),
         }
@@ -175,6 +192,9 @@ impl Manager {
 
 /// Faults stop: everything must come back by itself, and both images must be the same.
 fn finish(manager: &mut Manager, clients: &mut [Client]) {
+    for machine in &mut manager.world.machines {
+        machine.hung_until = Time::ZERO;
+    }
     for round in 0..4000 {
         if manager.world.channels.is_empty()
             && manager.nodes.iter().all(|node| node.mode != Mode::Down)
@@ -286,6 +306,7 @@ fn sweep(cache: CacheMode, seeds: core::ops::Range<u64>) {
         .and_then(|seed| seed.parse().ok());
     let seeds = one.map_or(seeds, |seed: u64| seed..seed + 1);
     let (mut acknowledged, mut resyncs, mut ejections, mut hand_overs) = (0, 0, 0, 0);
+    let mut restarts = 0;
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| run(seed, cache));
         match outcome {
@@ -294,12 +315,13 @@ fn sweep(cache: CacheMode, seeds: core::ops::Range<u64>) {
                 resyncs += manager.resyncs;
                 ejections += manager.ejections;
                 hand_overs += manager.hand_overs;
+                restarts += manager.restarts;
             }
             Err(_) => panic!("seed {seed} in {cache:?} failed: SEED={seed} TRACE=1 shows it"),
         }
     }
     std::eprintln!(
-        "{cache:?}: {acknowledged} writes acknowledged, {resyncs} resyncs, {ejections} ejections, {hand_overs} hand-overs"
+        "{cache:?}: {acknowledged} writes acknowledged, {resyncs} resyncs, {ejections} ejections, {hand_overs} hand-overs, {restarts} resyncs begun anew"
     );
     assert!(acknowledged > 0);
 }
