@@ -370,7 +370,12 @@ impl Membership {
             FromVolume::Closed { clean } => self.closed(clean),
             FromVolume::Unreadable { .. } => self.unreadable += 1,
             FromVolume::Serving { epoch } => self.in_force = epoch,
-            FromVolume::Opened { .. } | FromVolume::Suspended | FromVolume::ResyncRestarted => {}
+            FromVolume::Opened { .. }
+            | FromVolume::Suspended
+            | FromVolume::Repaired { .. }
+            | FromVolume::Differs { .. }
+            | FromVolume::Verified(_)
+            | FromVolume::ResyncRestarted => {}
         }
     }
 

@@ -182,6 +182,11 @@ impl Volume {
             .filter(|step| step.buffer.is_none())
             .map(|step| step.chunks.clone())
         else {
+            if self.buffer_to_mend(request, buffer, turn)
+                || self.buffer_to_look(request, buffer, turn)
+            {
+                return;
+            }
             return self.buffer_to_compare(request, buffer, turn);
         };
         // A write that the disk has not got yet: what is read may be older than what is marked.

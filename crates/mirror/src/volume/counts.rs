@@ -3,6 +3,7 @@
 use super::Volume;
 use super::pace::PaceStatus;
 use super::stage::Stage;
+use super::verify::VerifyStatus;
 use super::watchdog::ResyncWait;
 
 /// Counted since the volume was made.
@@ -39,6 +40,16 @@ pub struct Counts {
     pub resync_blind: u64,
     /// Resyncs that had to take all of the volume as different.
     pub full_resyncs: u64,
+    /// Reads of initiators that found blocks unreadable here while the partner was a member.
+    pub unreadable: u64,
+    /// Times that blocks here were rewritten from the partner.
+    pub repaired: u64,
+    /// Times that the partner's blocks were rewritten from here because it asked.
+    pub mended_there: u64,
+    /// Pieces of 64 KiB that verifications found different.
+    pub verify_differing: u64,
+    /// Bytes that verifications compared.
+    pub verify_compared: u64,
     /// Attempts of resyncs that stood still and were begun anew.
     pub resync_restarts: u64,
 }
@@ -89,6 +100,8 @@ pub struct VolumeStatus {
     pub dirty: u64,
     /// Regions with a set intent.
     pub intents: usize,
+    /// A verification that runs, or the last one.
+    pub verify: Option<VerifyStatus>,
     /// A copy, if one is under way.
     pub resync: Option<ResyncStatus>,
     /// Counters.
@@ -120,6 +133,7 @@ impl Volume {
             channels: self.links.counts(),
             dirty: self.dirty.bytes(),
             intents: self.intents.count(),
+            verify: self.verify_status(),
             resync: self.resync_status(),
             counts: self.counts,
         }
