@@ -322,6 +322,11 @@ impl Manager {
             self.register.members.contains(id(0)),
             self.register.members.contains(id(1)),
         ];
+        let gone = self.nodes[other].mode == Mode::Down;
+        if gone && self.world.machines[0].cache == CacheMode::WriteBack {
+            // As at its crash: what it had said to hold was in its memory.
+            self.world.must_hold[node][other] = false;
+        }
         self.order(node, order);
     }
 
