@@ -1,9 +1,11 @@
 //! What a node tells its partner about one volume, whole each time it changes and now and then
 //! besides: nothing depends on any one message, the newest report says it all.
 
+use super::Membership;
+use super::roles::{Path, Role, Sync};
 use crate::control::{Configuration, Incarnation};
 use crate::decide::Record;
-use crate::register::Ballot;
+use crate::register::{Ballot, Vote};
 
 /// The state of one volume on one node, as the partner must know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,5 +40,46 @@ impl Report {
     #[must_use]
     pub const fn incarnation(&self) -> Incarnation {
         self.record.incarnation
+    }
+}
+
+impl Membership {
+    /// What the partner must know, with this durable vote; `seq` is left 0.
+    #[must_use]
+    pub fn report(&self, vote: Vote) -> Option<Report> {
+        if self.refused.is_some() || self.path == Path::Opening {
+            return None;
+        }
+        let offering = match self.role {
+            Role::Alone(Sync::Off | Sync::Collecting { .. }) => 0,
+            Role::Alone(_) => self.offer,
+            _ => 0,
+        };
+        Some(Report {
+            seq: 0,
+            record: self.record(),
+            ballot: vote.ballot,
+            value: vote.value,
+            serving: matches!(self.role, Role::Member | Role::Alone(_)),
+            settled: self.is_alone() && self.in_force == self.durable.configuration.epoch,
+            demands: self.eject.is_some(),
+            yields: self.quiet() && self.would_yield(),
+            stopping: self.stopping.is_some(),
+            offer: offering,
+            following: match self.role {
+                Role::Target { offer, .. } if self.path == Path::Following => offer,
+                _ => 0,
+            },
+        })
+    }
+
+    pub(super) fn record(&self) -> Record {
+        let mut record = Record::of(&self.durable, self.settings.incarnation);
+        record.create = self.settings.create;
+        record.crashed = self.crashed;
+        record.disk_failed |= self.disk_failed;
+        record.keep = self.keep;
+        record.with = self.with;
+        record
     }
 }

@@ -1,0 +1,169 @@
+//! What changes the facts: the partner, the data path, the disk and the operator.
+
+use super::report::Report;
+use super::{Contact, Membership, Path, Role, Sync};
+use crate::control::{FromVolume, Time, ToVolume, WITNESS, WitnessId};
+use crate::register::Message;
+
+impl Membership {
+    /// Who shall vote besides the two nodes (`None`: heartbeat strategy). It becomes true with a
+    /// new configuration, which the two nodes decide without any witness.
+    pub fn desire(&mut self, witness: Option<WitnessId>) {
+        self.desired = witness;
+    }
+
+    /// A witness answered; only the one that votes for this volume counts.
+    pub fn witness_answered(&mut self, witness: WitnessId, message: Message) {
+        if self
+            .round
+            .as_ref()
+            .is_some_and(|it| it.witness == Some(witness))
+        {
+            self.answered(WITNESS, message);
+        }
+    }
+
+    /// The partner is heard, or not any more.
+    pub fn contact(&mut self, contact: Contact) {
+        if matches!(contact, Contact::Silent { .. }) {
+            self.fresh = false;
+        }
+        self.contact = contact;
+    }
+
+    /// A report of the partner came; an older one than the last of its run is dropped.
+    pub fn report_in(&mut self, report: Report) {
+        let newer = self
+            .view
+            .as_ref()
+            .is_none_or(|it| it.incarnation() != report.incarnation() || it.seq < report.seq);
+        if newer
+            && Some(report.record.node) == self.settings.partner
+            && report.record.volume == self.settings.volume
+        {
+            self.view = Some(report);
+            self.fresh = true;
+        }
+    }
+
+    /// The superblock write has ended. One that failed is a failed disk.
+    pub fn superblock_written(&mut self, ok: bool) {
+        let Some(written) = self.writing.take() else {
+            return;
+        };
+        if ok {
+            self.durable = written;
+        } else {
+            self.disk_failed = true;
+        }
+    }
+
+    /// The data path says something.
+    pub fn volume_said(&mut self, now: Time, word: &FromVolume) {
+        match *word {
+            FromVolume::Opened { dirty, intents } if self.path == Path::Opening => {
+                (self.dirty, self.intents) = (dirty, intents);
+                self.path = Path::Ready;
+            }
+            FromVolume::Suspended if self.path == Path::Suspending => self.path = Path::Suspended,
+            FromVolume::Wanted => {
+                self.wanted.get_or_insert(now);
+            }
+            FromVolume::Reached if self.reached.is_some() => {
+                self.reached_again.get_or_insert(now);
+            }
+            FromVolume::Reached => self.reached = Some(now),
+            FromVolume::Late => self.late(now),
+            FromVolume::DiskFailed => {
+                self.disk_failed = true;
+                if self.path == Path::Opening {
+                    self.path = Path::Failed;
+                }
+            }
+            FromVolume::Channel { up } => {
+                if self.channel != Some(up) {
+                    self.channel_since = now;
+                }
+                self.channel = Some(up);
+            }
+            FromVolume::UnionDurable { dirty } => {
+                self.dirty = dirty;
+                self.union_durable = matches!(self.role, Role::Alone(Sync::Collecting { .. }));
+            }
+            FromVolume::Progress { dirty, done } => {
+                self.dirty = dirty;
+                self.rate.progress(now, done);
+            }
+            FromVolume::JoinReady => {
+                self.join_ready = matches!(self.role, Role::Alone(Sync::Copying { .. }))
+            }
+            FromVolume::Drained { clean } => self.drained(clean),
+            FromVolume::Closed { clean } => self.closed(clean),
+            FromVolume::Unreadable { .. } => self.unreadable += 1,
+            FromVolume::Serving { epoch } => self.in_force = epoch,
+            FromVolume::Opened { .. }
+            | FromVolume::Suspended
+            | FromVolume::Repaired { .. }
+            | FromVolume::Differs { .. }
+            | FromVolume::Verified(_)
+            | FromVolume::ResyncRestarted => {}
+        }
+    }
+
+    /// This node did not run for longer than a lease: the partner may have gone alone meanwhile.
+    /// Only a promise that it gave later shows that it has not.
+    pub fn overslept(&mut self, now: Time) {
+        let with_partner = self.durable.configuration.members.count() == 2;
+        if with_partner || self.durable.prepared.is_some() {
+            self.overslept = Some(now);
+        }
+    }
+
+    /// The partner is heard again after a silence that was noticed. It may have gone alone
+    /// meanwhile, and may be lost again before it can say so.
+    pub fn heard_again(&mut self, now: Time) {
+        if self.served.is_some() {
+            self.overslept(now);
+        }
+    }
+
+    /// A new run of the partner that holds this node's configuration shows that no earlier one
+    /// left it; the new one cannot before it has met this node.
+    pub(super) fn look_at_new_run(&mut self) {
+        let mine = self.durable.configuration.lineage();
+        let same = |it: &Report| {
+            it.record.configuration.lineage() == mine && Some(it.incarnation()) != self.with
+        };
+        if self.overslept.is_some() && self.current_view().as_ref().is_some_and(same) {
+            self.overslept = None;
+        }
+    }
+
+    /// Counts as an initiator's operation: the right of this node to act alone is needed.
+    pub fn want(&mut self) {
+        self.wanted.get_or_insert(Time::ZERO);
+    }
+
+    /// The partner is not heard: whether initiators reach this node is worth knowing. `anew`: a
+    /// silence begins; what was known of one before counts no more. Gives the order for the data
+    /// path.
+    pub fn ask(&mut self, anew: bool) -> Option<ToVolume> {
+        if anew {
+            (self.reached, self.reached_again) = (None, None);
+            // An operator's wish is no sign of life, and stays.
+            self.wanted = self.wanted.filter(|at| *at == Time::ZERO);
+        }
+        let open = !matches!(
+            self.path,
+            Path::Opening | Path::Closing | Path::Closed | Path::Failed
+        );
+        (open && self.settings.partner.is_some()).then_some(ToVolume::Ask)
+    }
+
+    /// After a split brain a person keeps this node's copy; what the other one wrote since they
+    /// parted is lost. Whether there is a split brain to be resolved.
+    pub fn keep(&mut self) -> bool {
+        self.keep = self.durable.split_brain;
+        self.keep
+    }
+}
