@@ -8,6 +8,7 @@ pub mod pool;
 pub mod quantity;
 pub mod resync;
 pub mod status;
+pub mod verify;
 pub mod volume;
 
 pub use client::{Client, ClientError};

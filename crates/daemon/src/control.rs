@@ -12,6 +12,7 @@ mod local;
 mod pool_in_force;
 mod start;
 mod verdict;
+mod verify;
 mod view;
 mod watchdog;
 mod witness_link;
@@ -159,6 +160,7 @@ pub(crate) struct Control {
     entry_due: Instant,
     /// Since when the partner is there.
     partner_since: Option<Instant>,
+    schedule: verify::Schedule,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -275,6 +277,7 @@ impl Control {
             awaiting_change: VecDeque::new(),
             entry_due: now,
             partner_since: None,
+            schedule: verify::Schedule::default(),
             stopped: false,
             stopping: false,
             failure: None,
@@ -334,6 +337,7 @@ impl Control {
             self.sessions_due = now + SESSIONS_EVERY;
             self.order(ToShard::Sessions);
             self.retry_copies(now);
+            self.verify_by_schedule(now);
         }
         if now >= self.entry_due {
             self.enter_myself(now);
@@ -450,7 +454,14 @@ impl Control {
                     FromShard::Volume(id, FromVolume::Opened { .. }) => Some(*id),
                     _ => None,
                 };
+                let verified = match &report {
+                    FromShard::Volume(id, FromVolume::Verified(found)) => Some((*id, *found)),
+                    _ => None,
+                };
                 self.tell(NodeEvent::Shard(report));
+                if let Some((id, found)) = verified {
+                    self.verified(id, &found);
+                }
                 if let Some(id) = opened {
                     self.pace(id);
                 }

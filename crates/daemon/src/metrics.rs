@@ -305,6 +305,26 @@ fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             "Resyncs from this node that stood still and were begun anew.",
             |_, c| c.resync_restarts,
         ),
+        total(
+            "lockstep_volume_unreadable_total",
+            "Reads that found blocks unreadable on this node while the partner held them.",
+            |_, c| c.unreadable,
+        ),
+        total(
+            "lockstep_volume_repaired_total",
+            "Times that blocks of this node's copy were rewritten from the partner's.",
+            |_, c| c.repaired,
+        ),
+        total(
+            "lockstep_volume_verify_compared_bytes_total",
+            "Compared by verifications from this node.",
+            |_, c| c.verify_compared,
+        ),
+        total(
+            "lockstep_volume_verify_differing_total",
+            "Pieces of 64 KiB that verifications from this node found different.",
+            |_, c| c.verify_differing,
+        ),
         family(
             "lockstep_volume_command_seconds",
             "From a command's arrival to its answer.",

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lockstep_api::Client;
 use lockstep_api::quantity::Size;
 use lockstep_api::resync::Pace;
+use lockstep_api::verify::{Repair, Verify};
 use lockstep_api::volume::{CreateVolume, Progress, SetAccess, Volume};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,12 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
         VolumeVerb::Resync { name, priority } => {
             config::changed(&client.set_priority(&name, priority.into())?, json)
         }
+        VolumeVerb::Verify {
+            name,
+            repair,
+            no_wait,
+            stop,
+        } => verify(client, &name, repair.into(), no_wait, stop, json),
         VolumeVerb::Keep { name, confirm } => {
             config::changed(&client.keep_volume(&name, &confirm)?, json)
         }
@@ -175,6 +182,66 @@ fn strategy(volume: &Volume) -> String {
     format!("{} (still {})", asked.word(), now.word())
 }
 
+/// Starts a verification, waits for its end and says what it found. Differences that are left are
+/// a failure.
+fn verify(
+    client: &Client,
+    name: &str,
+    repair: Repair,
+    no_wait: bool,
+    stop: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    if stop {
+        return config::changed(&client.stop_verifying(name)?, json);
+    }
+    let changed = client.verify_volume(name, repair)?;
+    if no_wait {
+        return config::changed(&changed, json);
+    }
+    // What the node shows is a moment old.
+    let begun = Instant::now();
+    let found = loop {
+        std::thread::sleep(POLL_EVERY);
+        let verify = client.volume(name)?.verify.unwrap_or_default();
+        if !verify.running && begun.elapsed() > POLL_EVERY * 3 {
+            break verify;
+        }
+    };
+    if json {
+        output::json(&found)?;
+    } else {
+        output::line(&verified(&found))?;
+    }
+    if !found.complete {
+        bail!("volume {name} was not compared to its end; lockstep volume show {name} says why");
+    }
+    if found.differing > found.repaired {
+        bail!(
+            "volume {name}: {} pieces of 64 KiB differ; lockstep events names them; find out which \
+             copy is right, then: lockstep volume verify {name} --repair node1 (or node2)",
+            found.differing - found.repaired
+        );
+    }
+    Ok(())
+}
+
+/// `64 GiB of 100 GiB compared; 2 pieces of 64 KiB differed, 2 of them rewritten`.
+fn verified(verify: &Verify) -> String {
+    let unreadable = match verify.unreadable {
+        0 => String::new(),
+        steps => format!("; in {steps} steps of 1 MiB one copy could not be read"),
+    };
+    format!(
+        "{} of {} compared{}; {} pieces of 64 KiB differed, {} of them rewritten{unreadable}",
+        Size(verify.done).rounded(),
+        Size(verify.total).rounded(),
+        if verify.running { ", it goes on" } else { "" },
+        verify.differing,
+        verify.repaired,
+    )
+}
+
 /// `41.5 %, 12 s left, 210 MiB/s, priority normal`.
 fn resync(volume: &Volume, how_far: &Progress) -> String {
     format!(
@@ -254,6 +321,14 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         rows.push(("resynced", text));
     }
     rows.extend(volume.provisioning.map(|p| ("provisioning", progress(&p))));
+    rows.extend(volume.verify.as_ref().map(|it| ("verified", verified(it))));
+    if volume.unreadable > 0 || volume.repaired > 0 {
+        let text = format!(
+            "{} reads found unreadable blocks on this node, {} repairs from the other one",
+            volume.unreadable, volume.repaired
+        );
+        rows.push(("this disk", text));
+    }
     for replica in &volume.replicas {
         let owner = if volume.owner == replica.node {
             ", owner"

@@ -40,6 +40,8 @@ pub enum Fault {
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// Some sectors of a node's disk cannot be read any more, until they are written.
+    Unreadable(usize),
     /// What a node's disks are asked to read they do not answer for some milliseconds.
     HangReads(usize, u64),
     /// The nodes are cut off from each other, in both directions (0) or in one (1, 2), and back.
@@ -105,12 +107,13 @@ enum Kind {
     Reset,
     SlowDisks,
     HangReads,
+    Unreadable,
     Losses,
     Nap,
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::BothDown,
@@ -126,6 +129,7 @@ const KINDS: [Kind; 17] = [
     Kind::Reset,
     Kind::SlowDisks,
     Kind::HangReads,
+    Kind::Unreadable,
     Kind::Losses,
     Kind::Nap,
 ];
@@ -312,6 +316,7 @@ impl Plan {
                 (soon, Fault::SlowDisks(node)),
                 (long, Fault::NormalDisks(node)),
             ],
+            Kind::Unreadable => vec![(soon, Fault::Unreadable(node))],
             Kind::HangReads => {
                 // The longer ones are for the watchdog of a resync: it should be at one.
                 let (after, ms) = match prng.chance(500) {
@@ -359,6 +364,7 @@ impl Fault {
             Self::Isolate(_) => "nodes cut off",
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
+            Self::Unreadable(_) => "sectors become unreadable",
             Self::HangReads(..) => "disks that hang",
             Self::Losses => "links lossy",
             Self::Nap(_) => "initiators at rest",
@@ -426,7 +432,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 14), (true, 25)] {
+        for (witness, kinds) in [(false, 15), (true, 26)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

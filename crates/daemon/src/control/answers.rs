@@ -33,6 +33,7 @@ impl Control {
             }
             Request::Keep { name, confirm } => self.keep_copy(&name, &confirm),
             Request::KeepConfig => self.keep_config(),
+            Request::Verify(name, repair) => self.verify(&name, repair),
             Request::Create(_) if self.entries_are_coming() => {
                 self.wait_for_change(Asked { request, reply });
                 return;
@@ -229,7 +230,7 @@ impl Control {
         }
     }
 
-    fn change_note(&self) -> Changed {
+    pub(super) fn change_note(&self) -> Changed {
         let status = self.node.status(boot_time());
         let away = status.partner.is_some() && !status.partner_alive;
         let note = if away {

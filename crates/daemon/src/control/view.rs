@@ -7,6 +7,7 @@ use crate::pool::{Pool, PoolVolume};
 use lockstep_api::pool::Account;
 use lockstep_api::resync::Pace;
 use lockstep_api::status::Session;
+use lockstep_api::verify::Verify;
 use lockstep_api::volume::{Progress, Replica, Strategy, Volume};
 use lockstep_engine::interface::SessionInfo;
 use lockstep_mirror::volume::{ResyncStatus, VolumeStatus};
@@ -101,6 +102,17 @@ pub(crate) fn volume(
         priority: volume.priority.unwrap_or(config.resync.priority),
         pace: copying.as_ref().map(pace),
         resync_restarts: counts.resync_restarts,
+        verify: path.and_then(|path| path.verify).map(|it| Verify {
+            running: it.running,
+            complete: it.found.complete,
+            done: it.found.done,
+            total: volume.size.0,
+            differing: it.found.differing,
+            repaired: it.found.repaired,
+            unreadable: it.found.unreadable,
+        }),
+        unreadable: counts.unreadable,
+        repaired: counts.repaired,
         resync_compared: counts.resync_compared,
         resync_copied: counts.resync_copied,
         full_resyncs: counts.full_resyncs,

@@ -3,6 +3,7 @@
 use super::{Phase, World};
 use crate::clock::Clock;
 use crate::context::What;
+use crate::disk::SECTOR;
 use crate::faults::{Fault, Situation};
 use crate::machine::DiskSpeed;
 use crate::network::LinkId;
@@ -54,6 +55,15 @@ impl World {
                     high,
                     slow: 20,
                 };
+            }
+            Fault::Unreadable(node) => {
+                let sectors = self.shape.size / SECTOR as u64;
+                for _ in 0..self.chance.between(1, 40) {
+                    // Where the load goes, mostly.
+                    let below = *self.chance.pick(&[64, 2048, sectors]);
+                    let sector = self.chance.below(below.min(sectors));
+                    self.machines[node].bad.insert(sector);
+                }
             }
             Fault::HangReads(node, ms) => {
                 let until = ctx.now + Duration::from_millis(ms);
@@ -134,6 +144,8 @@ impl World {
                 };
                 !calm && joined && bearable && self.whole_links() == self.node_links()
             }
+            // A block that neither node can read is lost by design.
+            Fault::Unreadable(node) => !calm && self.machines[1 - node].bad.is_empty(),
             Fault::CutPath(..)
             | Fault::Reset
             | Fault::SlowDisks(_)
