@@ -4,6 +4,7 @@
 mod changes;
 mod machine;
 mod manager;
+mod mend;
 mod random;
 mod resync;
 mod review;
