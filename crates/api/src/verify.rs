@@ -54,6 +54,6 @@ pub struct Verify {
     pub differing: u64,
     /// Pieces among them that were rewritten.
     pub repaired: u64,
-    /// Steps of 1 MiB in which one of the copies could not be read.
+    /// Pieces that could not be read in one of the copies.
     pub unreadable: u64,
 }

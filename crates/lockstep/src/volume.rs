@@ -230,7 +230,7 @@ fn verify(
 fn verified(verify: &Verify) -> String {
     let unreadable = match verify.unreadable {
         0 => String::new(),
-        steps => format!("; in {steps} steps of 1 MiB one copy could not be read"),
+        pieces => format!("; {pieces} could not be read in one copy"),
     };
     format!(
         "{} of {} compared{}; {} pieces of 64 KiB differed, {} of them rewritten{unreadable}",

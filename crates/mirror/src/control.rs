@@ -160,7 +160,7 @@ pub struct Verified {
     pub differing: u64,
     /// Pieces among them that were rewritten.
     pub repaired: u64,
-    /// Steps in which one of the copies could not be read; what could be was rewritten.
+    /// Pieces that could not be read in one of the copies; what the other one has was rewritten.
     pub unreadable: u64,
 }
 

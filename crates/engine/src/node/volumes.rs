@@ -341,8 +341,8 @@ fn told(word: &FromVolume, block_size: u32) -> Option<(Severity, String)> {
                 false => "the comparison of both copies was interrupted",
             };
             let text = format!(
-                "{end}: {} bytes, {} pieces of 64 KiB differed, {} of them were rewritten, in {} \
-                 steps one copy could not be read",
+                "{end}: {} bytes, {} pieces of 64 KiB differed, {} of them were rewritten, {} could \
+                 not be read in one copy",
                 found.done, found.differing, found.repaired, found.unreadable
             );
             (severity, text)

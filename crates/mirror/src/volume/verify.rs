@@ -167,7 +167,8 @@ impl Volume {
             return self.end_verification(turn);
         }
         let most = if in_use { 1 } else { LOOKS };
-        while verification.looks.len() < most
+        let mut begun = Vec::new();
+        while verification.looks.len() + begun.len() < most
             && verification.cursor < size
             && !verification.ending
             && turn.now >= verification.next_at
@@ -180,19 +181,10 @@ impl Volume {
             if in_use {
                 verification.next_at = turn.now + at_rate(extent.len, floor);
             }
-            let request = self.next_request;
-            self.next_request += 1;
-            let look = Look {
-                extent,
-                order: None,
-                buffer: None,
-                state: State::NeedBuffer,
-                since: turn.now,
-                mending: 0,
-            };
-            verification.looks.insert(request, look);
-            let len = length(extent);
-            turn.out.push(VolumeAction::NeedBuffer { request, len });
+            begun.push(extent);
+        }
+        for extent in begun {
+            self.begin_look(extent, turn);
         }
     }
 
@@ -256,7 +248,7 @@ impl Volume {
                 self.send_look(step, turn);
             }
             // The other copy has what cannot be read here.
-            _ => self.mend_look(step, extent, order, Side::There, 0, turn),
+            _ => self.unreadable_look(step, extent, order, Side::There, turn),
         }
     }
 
@@ -326,7 +318,7 @@ impl Volume {
         let count = extent.len.div_ceil(u64::from(PIECE));
         let differing = pieces & (u64::MAX >> (64 - count));
         if unreadable {
-            return self.mend_look(step, extent, order, Side::Here, 0, turn);
+            return self.unreadable_look(step, extent, order, Side::Here, turn);
         }
         if differing == 0 {
             return self.end_look(step, extent.len, turn);
@@ -382,6 +374,56 @@ impl Volume {
         true
     }
 
+    /// One copy of a step cannot be read. It is looked at in halves, until no more than a piece is
+    /// rewritten from the other copy: that one may have rotted next to it, unnoticed.
+    fn unreadable_look(
+        &mut self,
+        step: u64,
+        extent: Extent,
+        order: Option<u64>,
+        right: Side,
+        turn: &mut Turn<'_>,
+    ) {
+        let piece = u64::from(PIECE);
+        if extent.len <= piece {
+            return self.mend_look(step, extent, order, right, 0, turn);
+        }
+        self.drop_look(step, turn);
+        let first = extent.len.div_ceil(piece) / 2 * piece;
+        let halves = [
+            Extent {
+                offset: extent.offset,
+                len: first,
+            },
+            Extent {
+                offset: extent.offset + first,
+                len: extent.len - first,
+            },
+        ];
+        for half in halves {
+            self.begin_look(half, turn);
+        }
+    }
+
+    fn begin_look(&mut self, extent: Extent, turn: &mut Turn<'_>) {
+        let request = self.next_request;
+        let Some(verification) = &mut self.verification else {
+            return;
+        };
+        self.next_request += 1;
+        let look = Look {
+            extent,
+            order: None,
+            buffer: None,
+            state: State::NeedBuffer,
+            since: turn.now,
+            mending: 0,
+        };
+        verification.looks.insert(request, look);
+        let len = length(extent);
+        turn.out.push(VolumeAction::NeedBuffer { request, len });
+    }
+
     /// Has a range rewritten; the lock that the step holds, if it does, goes with it.
     fn mend_look(
         &mut self,
@@ -428,14 +470,18 @@ impl Volume {
     }
 
     fn end_look(&mut self, step: u64, len: u64, turn: &mut Turn<'_>) {
-        let Some(verification) = &mut self.verification else {
+        if let Some(verification) = &mut self.verification {
+            verification.found.done += len;
+            self.counts.verify_compared += len;
+        }
+        self.drop_look(step, turn);
+    }
+
+    fn drop_look(&mut self, step: u64, turn: &mut Turn<'_>) {
+        let known = self.verification.as_mut();
+        let Some(look) = known.and_then(|it| it.looks.remove(&step)) else {
             return;
         };
-        let Some(look) = verification.looks.remove(&step) else {
-            return;
-        };
-        verification.found.done += len;
-        self.counts.verify_compared += len;
         if let Some(buffer) = look.buffer {
             turn.release(buffer);
         }

@@ -181,11 +181,16 @@ impl World {
         let sectors = self.shape.size / SECTOR as u64;
         if self.chance.chance(700) {
             let node = self.chance.index(2);
-            let image = &mut self.machines[node].volumes.get_mut(&VOLUME.0);
-            let image = &mut image.as_mut().expect("it was made").image;
             let count = self.chance.between(1, 4);
             for _ in 0..count {
                 let (to, from) = (self.chance.below(sectors), self.chance.below(sectors));
+                // Next to it the other copy cannot be read: then nobody has the truth.
+                let piece = to / 128 * 128..to / 128 * 128 + 128;
+                if self.machines[1 - node].bad.range(piece).next().is_some() {
+                    continue;
+                }
+                let image = &mut self.machines[node].volumes.get_mut(&VOLUME.0);
+                let image = &mut image.as_mut().expect("it was made").image;
                 let mut contents = [0; SECTOR];
                 image.read(from * SECTOR as u64, &mut contents);
                 if self.chance.chance(500) {
