@@ -6,13 +6,17 @@
 )]
 
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Priority;
+use lockstep_api::verify::Repair;
 use lockstep_api::volume::CreateVolume;
 use lockstep_initiator::core::command::Command;
-use lockstep_tests::pair::Pair;
+use lockstep_initiator::verify;
+use lockstep_tests::pair::{Pair, SIZE};
 use lockstep_tests::{LUN, VOLUME};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -96,6 +100,86 @@ fn resync(pair: &mut Pair) -> (Duration, Vec<String>) {
         std::thread::sleep(Duration::from_millis(5));
     }
     (begin.unwrap().elapsed(), log)
+}
+
+#[test]
+fn a_verification_finds_what_rotted_and_repairs_it_and_the_priority_can_be_changed() {
+    let pair = Pair::with_volume("verify");
+    let mut client = pair.login(0).unwrap();
+    let write = Command::write(LUN, 4096, 8, vec![7; 4096].into());
+    assert_eq!(client.run_past_attentions(&write).unwrap().status, 0);
+    client.logout().unwrap();
+    let owner = usize::from(pair.nodes[0].volume(VOLUME).unwrap().owner) - 1;
+    let (right, wrong) = (owner, 1 - owner);
+    let api = pair.nodes[owner].client();
+    let ended = |pair: &Pair| {
+        let limit = Instant::now() + Duration::from_secs(120);
+        // What a node shows is a moment old.
+        std::thread::sleep(Duration::from_secs(1));
+        loop {
+            let found = pair.nodes[owner].volume(VOLUME).unwrap().verify.unwrap();
+            if !found.running {
+                return found;
+            }
+            assert!(
+                Instant::now() < limit,
+                "a verification that does not end: {found:?}"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    api.verify_volume(VOLUME, Repair::Report).unwrap();
+    let found = ended(&pair);
+    assert!(
+        found.complete && found.differing == 0 && found.done == SIZE,
+        "{found:?}"
+    );
+
+    let rotten = File::options().write(true).open(pair.image(wrong)).unwrap();
+    rotten.write_all_at(b"rotten", 4096 * 512 + 100).unwrap();
+    rotten.write_all_at(b"rotten", SIZE - 6).unwrap();
+    api.verify_volume(VOLUME, Repair::Report).unwrap();
+    let found = ended(&pair);
+    assert!(
+        found.complete && (found.differing, found.repaired) == (2, 0),
+        "{found:?}"
+    );
+    let events = api.events(0).unwrap();
+    assert!(
+        events.iter().any(|event| event
+            .text
+            .contains("the copies differ in blocks 4096 to 4223")),
+        "{events:#?}"
+    );
+    api.verify_volume(VOLUME, Repair::Owner).unwrap();
+    let found = ended(&pair);
+    assert!(
+        found.complete && (found.differing, found.repaired) == (2, 2),
+        "{found:?}"
+    );
+    let images = [right, wrong].map(|node| pair.image(node));
+    assert_eq!(
+        verify::first_difference(&images[0], &images[1]).unwrap(),
+        None
+    );
+
+    let refused = pair.nodes[wrong]
+        .client()
+        .verify_volume(VOLUME, Repair::Owner);
+    let why = refused.unwrap_err().to_string();
+    assert!(why.contains("orders its writes"), "{why}");
+    assert_eq!(
+        pair.nodes[0].volume(VOLUME).unwrap().priority,
+        Priority::Normal
+    );
+    api.set_priority(VOLUME, Some(Priority::High)).unwrap();
+    let mut pair = pair;
+    for node in &mut pair.nodes {
+        node.wait_for("its priority", Duration::from_secs(20), |node| {
+            node.volume(VOLUME)
+                .is_ok_and(|volume| volume.priority == Priority::High)
+        });
+    }
 }
 
 #[test]
