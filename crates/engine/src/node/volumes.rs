@@ -59,6 +59,10 @@ impl Volume {
         }
         let mine = if serving.is_some_and(|it| it.contains(me)) {
             AccessState::Optimized
+        } else if self.membership.is_lazy() {
+            // Only a command shows that an initiator needs this node. Whoever is refused sends
+            // none, and one that reaches the other node as well prefers that.
+            AccessState::NonOptimized
         } else if self.membership.servable()
             && now < *self.passing_since.get_or_insert(now) + TRANSITION
         {
@@ -70,6 +74,7 @@ impl Volume {
             Some(members) if members.count() == 2 => AccessState::Optimized,
             Some(_) => AccessState::Unavailable,
             None if self.last_view_serves() => AccessState::Optimized,
+            None if self.membership.is_lazy() => AccessState::Unavailable,
             None => mine,
         };
         (mine, theirs)
@@ -183,6 +188,12 @@ impl Node {
             }
             if let Some((severity, text)) = told(word, volume.settings.spec.block_size) {
                 turn.event(severity, Some(id), text);
+            }
+            if let FromVolume::Damaged { parts } = word {
+                let text = format!(
+                    "{parts} parts of its metadata were damaged: all that they stand for is compared before it counts as equal"
+                );
+                turn.event(Severity::Warning, Some(id), text);
             }
             volume.membership.volume_said(turn.now, word);
             turn.touched.insert(id);

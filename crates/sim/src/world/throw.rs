@@ -6,6 +6,7 @@ use crate::context::What;
 use crate::disk::SECTOR;
 use crate::faults::{Fault, Situation};
 use crate::machine::DiskSpeed;
+use crate::machine::certifier::SupervisorEvent;
 use crate::network::LinkId;
 use crate::witness::WitnessMachine;
 use core::time::Duration;
@@ -28,6 +29,9 @@ impl World {
         let ctx = &mut self.ctx;
         match fault {
             Fault::Kill(node) => self.machines[node].kill(ctx),
+            Fault::Certify(host, back) => {
+                self.machines[host].supervisor_event(ctx, SupervisorEvent::Begin { back });
+            }
             Fault::PowerCut(node) => {
                 self.machines[node].power_cut(ctx);
                 self.last_power_cut = Some(ctx.now);
@@ -147,6 +151,7 @@ impl World {
             // A block that neither node can read is lost by design.
             Fault::Unreadable(node) => !calm && self.machines[1 - node].bad.is_empty(),
             Fault::CutPath(..)
+            | Fault::Certify(..)
             | Fault::Reset
             | Fault::SlowDisks(_)
             | Fault::HangReads(..)
