@@ -22,10 +22,12 @@ mod frames;
 mod host;
 mod intake;
 mod links;
+mod mend;
 mod metadata;
 mod opening;
 mod orders;
 mod owner;
+mod pace;
 mod proxy;
 mod reads;
 mod replica;
@@ -38,10 +40,15 @@ mod target;
 mod tests;
 mod tokens;
 mod turn;
+mod verify;
+mod watchdog;
 mod window;
 
 pub use crate::data_frame::blocks_follow;
 pub use counts::{Counts, ResyncStatus, VolumeStatus};
+pub use pace::{PaceReason, PaceStatus};
+pub use verify::VerifyStatus;
+pub use watchdog::ResyncWait;
 
 use crate::control::{FromVolume, Incarnation, Time, ToVolume, VolumeSpec};
 use crate::dirty::Dirty;
@@ -100,10 +107,16 @@ enum Use {
     Closing,
     /// A step of a resync, at the source.
     Step(u64),
-    /// A comparison at the target.
+    /// A comparison at the target, or at a replica.
     Comparison(u64),
     /// The checksum of a read for the partner.
     Fetch(Ticket),
+    /// Blocks that the partner cannot read, or that differ.
+    Mend(u64),
+    /// Blocks that the owner asked for.
+    Asked(u64),
+    /// A step of a verification, at the owner.
+    Look(u64),
 }
 
 /// The data path of one volume on this node.
@@ -162,6 +175,13 @@ pub struct Volume {
     tick_at: Option<Time>,
     late_told: Time,
     counts: Counts,
+    pace: pace::Pace,
+    mends: mend::Mends,
+    /// Comparisons that the owner or a resync's source asked for.
+    comparisons: target::Comparisons,
+    verification: Option<verify::Verification>,
+    /// How the last one ended.
+    verified: Option<VerifyStatus>,
 }
 
 impl Volume {
@@ -215,6 +235,11 @@ impl Volume {
             tick_at: None,
             late_told: Time::ZERO,
             counts: Counts::default(),
+            pace: pace::Pace::default(),
+            mends: mend::Mends::default(),
+            comparisons: target::Comparisons::default(),
+            verification: None,
+            verified: None,
         }
     }
 
@@ -251,6 +276,9 @@ impl Volume {
         // began later was never pinged.
         let turn = &mut Turn::new(now, out);
         self.seen(turn);
+        if matches!(operation, Operation::Write { .. }) {
+            self.pace.entered(now, ticket);
+        }
         self.take_in(ticket, operation, received, turn);
         self.pump(turn);
     }
@@ -267,6 +295,7 @@ impl Volume {
     ) {
         let turn = &mut Turn::new(now, out);
         self.seen(turn);
+        self.pace.entered(now, ticket);
         self.take_read(ticket, extent, buffer, at, turn);
         self.pump(turn);
     }
@@ -315,6 +344,9 @@ impl Volume {
             Use::Step(step) => self.step_done(step, result, turn),
             Use::Comparison(step) => self.comparison_done(step, result, turn),
             Use::Fetch(ticket) => self.fetch_summed(ticket, &result, turn),
+            Use::Mend(id) => self.mend_io_done(id, &result, turn),
+            Use::Asked(request) => self.asked_io_done(request, &result, turn),
+            Use::Look(step) => self.look_done(step, result, turn),
         }
         self.pump(turn);
     }
@@ -423,9 +455,14 @@ impl Volume {
         self.advance_proxy(turn);
         self.start_flushes(turn);
         self.read_again(turn);
+        self.advance_mends(turn);
+        self.advance_verification(turn);
         self.write_metadata(turn);
         self.tell_wanted(turn);
         self.answer_guests(turn);
+        let steps = self.source().map_or(0, |source| source.steps.len());
+        self.pace.steps_now(turn.now, steps);
+        self.note_ends(turn.now, turn.out);
         self.plan_tick(turn.now);
     }
 

@@ -46,6 +46,10 @@ pub enum Fault {
     FailDisk(usize),
     /// It is replaced by an empty one, and the daemon started anew.
     ReplaceDisk(usize),
+    /// Some sectors of a node's disk cannot be read any more, until they are written.
+    Unreadable(usize),
+    /// What a node's disks are asked to read they do not answer for some milliseconds.
+    HangReads(usize, u64),
     /// The nodes are cut off from each other, in both directions (0) or in one (1, 2), and back.
     /// If the second number is not 0, nothing else is begun for so many milliseconds: one node
     /// then has to serve.
@@ -111,12 +115,14 @@ enum Kind {
     Reset,
     SlowDisks,
     FailedDisk,
+    HangReads,
+    Unreadable,
     Losses,
     Nap,
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 21] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
@@ -134,6 +140,8 @@ const KINDS: [Kind; 19] = [
     Kind::Reset,
     Kind::SlowDisks,
     Kind::FailedDisk,
+    Kind::HangReads,
+    Kind::Unreadable,
     Kind::Losses,
     Kind::Nap,
 ];
@@ -343,6 +351,23 @@ impl Plan {
                 (soon, Fault::FailDisk(node)),
                 (long + prng.millis(3000, 12_000), Fault::ReplaceDisk(node)),
             ],
+            Kind::Unreadable => vec![(soon, Fault::Unreadable(node))],
+            Kind::HangReads => {
+                // The longer ones are for the watchdog of a resync: it should be at one.
+                let (after, ms) = match prng.chance(500) {
+                    true => (long, prng.between(31_000, 40_000)),
+                    false => (soon, prng.between(100, 5000)),
+                };
+                let hang = Fault::HangReads(node, ms);
+                match after {
+                    Duration::ZERO => vec![(soon, hang)],
+                    _ => vec![
+                        (soon, Fault::Kill(1 - node)),
+                        (after, Fault::Start(1 - node)),
+                        (after + prng.millis(0, 1500), hang),
+                    ],
+                }
+            }
             Kind::Losses => vec![(soon, Fault::Losses), (long, Fault::NoLosses)],
             Kind::Nap if !now.rested => {
                 // Intents of idle regions are let go after 30 s: a crash comes when they just were.
@@ -377,6 +402,8 @@ impl Fault {
             Self::SlowDisks(_) => "disks slow",
             Self::FailDisk(_) => "disks failed",
             Self::ReplaceDisk(_) => "disks replaced",
+            Self::Unreadable(_) => "sectors become unreadable",
+            Self::HangReads(..) => "disks that hang",
             Self::Losses => "links lossy",
             Self::Nap(_) => "initiators at rest",
             Self::Part(0, _) => "nodes parted",
@@ -445,7 +472,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 16), (true, 27)] {
+        for (witness, kinds) in [(false, 18), (true, 29)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -3,7 +3,7 @@
 
 use crate::context::Context;
 use lockstep_engine::interface::{FromShard, ToShard};
-use lockstep_mirror::control::{Configuration, FromVolume, ToVolume};
+use lockstep_mirror::control::{Configuration, FromVolume, ToVolume, Verified};
 
 /// One node's data path, as its orders and reports describe it.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Watch {
     pub proxying: bool,
     /// All configurations that it was ever told to serve.
     pub served: Vec<Configuration>,
+    /// What the last verification found, until somebody takes it.
+    pub verified: Option<Verified>,
     /// It was told to compare everything.
     pub full_copies: u32,
 }
@@ -74,6 +76,9 @@ impl Watch {
             ToVolume::Open { .. }
             | ToVolume::Proxy { .. }
             | ToVolume::Ask
+            | ToVolume::Pace(_)
+            | ToVolume::Verify { .. }
+            | ToVolume::EndVerify
             | ToVolume::Lease { .. }
             | ToVolume::Drain { .. }
             | ToVolume::Close { .. } => {}
@@ -81,7 +86,7 @@ impl Watch {
     }
 
     /// The data path tells the control side something.
-    pub fn report(&mut self, report: &FromShard) {
+    pub fn report(&mut self, ctx: &mut Context, report: &FromShard) {
         let FromShard::Volume(_, report) = report else {
             return;
         };
@@ -93,6 +98,14 @@ impl Watch {
             }
             FromVolume::JoinReady => self.join_ready = true,
             FromVolume::Proxying { up } => self.proxying = *up,
+            FromVolume::Repaired { .. } => ctx.count("blocks repaired from the partner"),
+            FromVolume::Unreadable { .. } => ctx.count("blocks that could not be read"),
+            FromVolume::Differs { .. } => ctx.count("differences found"),
+            FromVolume::Verified(found) => {
+                ctx.count("verifications");
+                self.verified = Some(*found);
+            }
+            FromVolume::ResyncRestarted => ctx.count("resyncs that stood still, begun anew"),
             _ => {}
         }
     }

@@ -106,6 +106,8 @@ pub struct World {
     last_power_cut: Option<Duration>,
     /// A disk failed and was replaced.
     replaced: bool,
+    /// Sectors that rotted, until they were repaired, and the node on whose disk.
+    rotten: Option<(usize, u64)>,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -122,6 +124,8 @@ enum Phase {
     Calm(Duration),
     /// Both serve; what was begun is ended.
     Ending,
+    /// Bits have rotted on one node's disk, or none have, and both copies are compared.
+    Verifying(Duration),
     /// Everything is read by each path.
     Reading,
     /// Over.
@@ -177,6 +181,8 @@ impl World {
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
             disk_fails: false,
+            hung_until: Duration::ZERO,
+            bad: BTreeSet::new(),
             process: None,
             runs: 0,
             prng: chance.fork(),
@@ -201,6 +207,7 @@ impl World {
             rest: None,
             last_power_cut: None,
             replaced: false,
+            rotten: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,

@@ -178,7 +178,8 @@ impl Shard {
     /// out); an `Apply` cannot be refused, for the owner gave it its number. The buffer of a `Forward` comes back when the
     /// operations before it are committed, for which the partner's `Stored` is needed, and that may
     /// wait behind this very frame. So a forward is refused when blocks on its connection have
-    /// waited for [`PARTNER_PATIENCE`], and so is each one after it until one finds a buffer: an
+    /// waited for [`PARTNER_PATIENCE`] (and blocks that this node had asked for are dropped, to be
+    /// asked for again), and so is each one after it until one finds a buffer: an
     /// acknowledgement waits behind blocks for that time once, however many forwards come before.
     fn room_for(&mut self, now: Time, conn: ConnId, fields: Fields) -> Stage {
         if self.volume_index(fields.volume).is_none() {

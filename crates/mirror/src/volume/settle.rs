@@ -46,6 +46,8 @@ impl Volume {
         self.end_source(turn);
         self.end_target(turn);
         self.forget_guests(turn);
+        self.end_mends(turn);
+        self.end_verification(turn);
         self.forget_forwards_of_partner(turn);
         self.take_back_forwards(turn);
         self.intake.relock(false);

@@ -4,8 +4,10 @@
 mod changes;
 mod machine;
 mod manager;
+mod mend;
 mod proxied;
 mod random;
+mod resync;
 mod review;
 mod stories;
 mod world;
