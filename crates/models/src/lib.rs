@@ -1,0 +1,7 @@
+//! Models: the mirror's own machines, searched exhaustively at a small scope. What runs in the
+//! daemon is what is searched; only its surroundings are restated (`docs/testing.md`, models).
+#![forbid(unsafe_code)]
+
+pub mod pair;
+pub mod register;
+pub mod search;
