@@ -2,6 +2,8 @@
 //! daemon is what is searched; only its surroundings are restated (`docs/testing.md`, models).
 #![forbid(unsafe_code)]
 
+pub mod crash;
+pub mod decide;
 pub mod pair;
 pub mod register;
 pub mod search;

@@ -1,6 +1,7 @@
 //! What is promised, looked at after every step.
 
 use super::*;
+use lockstep_mirror::decide::{Copy, Plan, Record, decide};
 
 impl World {
     /// Looks at everything; what is broken first is kept.
@@ -9,7 +10,8 @@ impl World {
             self.harm = self
                 .apart(model)
                 .or_else(|| self.stale(model))
-                .or_else(|| self.unmarked());
+                .or_else(|| self.unmarked())
+                .or_else(|| self.if_they_met());
         }
     }
 
@@ -68,6 +70,35 @@ impl World {
                 lost.trailing_zeros() + 1
             )
         })
+    }
+
+    /// If both nodes lost power now and met again: the source that `decide` names holds every
+    /// write that was answered, and what it copies covers whatever differs.
+    fn if_they_met(&self) -> Option<String> {
+        let run = |it: u64| Incarnation(u64::MAX - it);
+        let [first, second] = &self.nodes;
+        let (a, b) = (first.superblock.as_ref()?, second.superblock.as_ref()?);
+        let (mut a, mut b) = (Record::of(a, run(1)), Record::of(b, run(2)));
+        (a.crashed, b.crashed) = (true, true);
+        let votes = [first, second].map(|it| it.votes.vote(VOLUME));
+        let register = votes.iter().max_by_key(|it| it.ballot).and_then(|it| it.value);
+        let plan = decide(&a, &b, register);
+        if plan != decide(&b, &a, register) {
+            return Some(format!("after a power cut the nodes disagree: {plan:?}"));
+        }
+        let Plan::Source { node, copy } = plan else {
+            return Some(format!("after a power cut the plan would be {plan:?}"));
+        };
+        let source = if node == node_id(0) { first } else { second };
+        let lacks = (self.acknowledged | self.seen) & !source.disk.blocks;
+        if lacks != 0 {
+            return Some(format!(
+                "after a power cut node {} would be the source, and it lacks write {}",
+                node.0,
+                lacks.trailing_zeros() + 1
+            ));
+        }
+        (copy != Copy::Marked).then(|| String::from("after a power cut all would be compared"))
     }
 
     /// A node is told to serve.

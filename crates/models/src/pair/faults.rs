@@ -143,10 +143,6 @@ impl World {
         for who in 0..2 {
             if let Some(ticks) = &mut self.stalled[who] {
                 *ticks = (*ticks + 1).min(QUIET_TICKS + 1);
-                // The receiver has closed that link; what is on it is lost in both directions.
-                if *ticks > QUIET_TICKS {
-                    self.drop_links();
-                }
             }
         }
         for who in 0..2 {
@@ -266,8 +262,10 @@ impl World {
                     into.push(Step::Write(id));
                 }
             }
-            if parted {
+            if parted && !self.is_closed() {
                 into.push(Step::Heal { kept: true });
+            }
+            if parted {
                 into.push(Step::Heal { kept: false });
             }
         }
@@ -320,7 +318,20 @@ impl World {
         }
     }
 
+    /// A link on which nothing came for long was closed, and there is none until the network is
+    /// back: what is said meanwhile goes nowhere.
+    fn is_closed(&self) -> bool {
+        self.stalled.iter().flatten().any(|ticks| *ticks > QUIET_TICKS)
+    }
+
     pub(super) fn take(&mut self, model: &Pair, step: &Step) {
+        self.happens(model, step);
+        if self.is_closed() {
+            self.drop_links();
+        }
+    }
+
+    fn happens(&mut self, model: &Pair, step: &Step) {
         match *step {
             Step::Go(_) => self.go(model),
             Step::Boot(who) => self.boot(model, usize::from(who)),
@@ -383,7 +394,7 @@ impl World {
         self.take(model, &Step::Heal { kept: false });
         let end = self.ticks + CALM_TICKS;
         while self.ticks < end {
-            self.go(model);
+            self.take(model, &Step::Go(""));
             self.check(model);
             if let Some(harm) = self.harm {
                 return Err(format!("{harm}, after the last fault"));

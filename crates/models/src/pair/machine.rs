@@ -415,7 +415,7 @@ impl World {
         if std::mem::take(&mut path.asked) {
             path.words.push_back(FromVolume::Reached);
         }
-        if (path.suspended || path.mode == super::path::Mode::Idle) && !path.wanted_told {
+        if (path.suspended || path.mode == path::Mode::Idle) && !path.wanted_told {
             path.wanted_told = true;
             path.words.push_back(FromVolume::Wanted);
         }

@@ -5,11 +5,24 @@ use crate::search::{Bounds, search};
 
 #[test]
 fn probe() {
-    let base = Pair { calm: 16, ..Pair::default() };
-    for model in [
-        Pair { faults: 0, ..base },
-        Pair { faults: 1, ticks: 16, ..base },
+    let base = Pair { calm: 0, ticks: 16, ..Pair::default() };
+    let all = Rules::default();
+    let b = Bounds { time: Duration::from_secs(60), ..Bounds::default() };
+    for (name, rules) in [
+        ("all", all),
+        ("not_before", Rules { not_before: false, ..all }),
+        ("may_accept", Rules { may_accept: false, ..all }),
+        ("votes_bind", Rules { votes_bind: false, ..all }),
+        ("answers_after_file", Rules { answers_after_file: false, ..all }),
+        ("oversleeping", Rules { oversleeping: false, ..all }),
+        ("voting_counts", Rules { voting_counts: false, ..all }),
     ] {
-        println!("{model:?}\n{}", search(&model, Bounds { time: Duration::from_secs(120), ..Bounds::default() }));
+        for (n, model) in [
+            ("majority", Pair { rules, ..base }),
+            ("hasty", Pair { rules, timing: HASTY, ..base }),
+            ("heartbeat", Pair { witness: false, kinds: Kinds::HEARTBEAT, rules, ..base }),
+        ] {
+            println!("{name} {n} {}", search(&model, b));
+        }
     }
 }
