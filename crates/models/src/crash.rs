@@ -28,8 +28,8 @@ mod tests;
 use manager::Manager;
 
 const VOLUME: VolumeId = VolumeId(1);
-/// Two regions of 16 MiB.
-const SIZE: u64 = 32 << 20;
+/// One region of 16 MiB and a piece of another.
+const SIZE: u64 = 17 << 20;
 const BLOCK: u64 = 4096;
 
 /// Rules that may be left out.
@@ -39,10 +39,6 @@ pub struct Rules {
     pub metadata_durable: bool,
     /// What was marked before a crash is loaded.
     pub marks_loaded: bool,
-    /// The target joins once the source says so.
-    pub join_waits: bool,
-    /// Both sides' marks are collected before anything is copied.
-    pub union: bool,
 }
 
 impl Default for Rules {
@@ -50,8 +46,6 @@ impl Default for Rules {
         Self {
             metadata_durable: true,
             marks_loaded: true,
-            join_waits: true,
-            union: true,
         }
     }
 }

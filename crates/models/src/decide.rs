@@ -23,8 +23,8 @@ pub type Decide = fn(&Record, &Record, Option<Configuration>, Option<NodeId>) ->
 /// How many combinations.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
-    /// Every flag on its own. Otherwise at most two flags of a record are set at once.
-    pub all_flags: bool,
+    /// Of the eight flags of a record, so many are set at once at most.
+    pub flags: u32,
     /// Also every preference of a side that has not stepped down.
     pub preferences: bool,
 }
@@ -103,7 +103,7 @@ fn records(node: NodeId, space: Space) -> Vec<Record> {
     let mut all = Vec::new();
     for (line, base) in LINES {
         for flags in 0..1_u32 << FLAGS {
-            if !space.all_flags && flags.count_ones() > 2 {
+            if flags.count_ones() > space.flags {
                 continue;
             }
             for prepared in OPEN {

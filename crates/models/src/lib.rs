@@ -6,4 +6,5 @@ pub mod crash;
 pub mod decide;
 pub mod pair;
 pub mod register;
+pub mod scopes;
 pub mod search;

@@ -157,6 +157,16 @@ impl Kinds {
         slow_disks: true,
         late: true,
     };
+    /// Nothing.
+    pub const NONE: Self = Self {
+        crashes: false,
+        parting: false,
+        witness: false,
+        isolation: false,
+        pauses: false,
+        slow_disks: false,
+        late: false,
+    };
     /// What the heartbeat strategy must bear.
     pub const HEARTBEAT: Self = Self {
         parting: false,

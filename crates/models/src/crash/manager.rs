@@ -357,17 +357,11 @@ impl Manager {
         };
         self.order(target, follow);
         self.joining = true;
-        if !self.rules.union {
-            self.order(source, ToVolume::Alone);
-        }
         let collect = ToVolume::Collect {
             partner_incarnation: self.machines[target].incarnation(),
             everything: false,
         };
         self.order(source, collect);
-        if !self.rules.join_waits {
-            self.joined();
-        }
         Ok(false)
     }
 
