@@ -1,5 +1,5 @@
-//! A control connection as bytes in and frames out: handshake, framing, MACs. Whoever uses it
-//! only moves the bytes.
+//! A control connection as bytes in and frames out: handshake, framing, MACs. Node and witness
+//! use it, and only move its bytes.
 
 use alloc::boxed::Box;
 use alloc::format;

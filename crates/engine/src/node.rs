@@ -193,9 +193,8 @@ impl Node {
 
     /// Sends a frame on every established link: any of them may fail at any moment.
     fn send_all(&mut self, turn: &mut Turn<'_>, frame: &ControlFrame) {
-        let (fields, payload) = frame.encode();
         for (id, link) in &mut self.links {
-            link.send(*id, &fields, &payload, turn);
+            link.send(*id, frame, turn);
         }
     }
 

@@ -128,10 +128,10 @@ impl Node {
             Some((*id, volume.membership.promise(turn.now)?))
         };
         let promises: Vec<_> = self.volumes.iter_mut().filter_map(promise).collect();
-        let (fields, payload) = ControlFrame::HeartbeatAck { number, promises }.encode();
+        let answer = ControlFrame::HeartbeatAck { number, promises };
         if let Some(link) = self.links.get_mut(&id) {
             link.heard = Some(turn.now);
-            link.send(id, &fields, &payload, turn);
+            link.send(id, &answer, turn);
         }
     }
 

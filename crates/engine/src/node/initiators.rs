@@ -21,14 +21,13 @@ impl Node {
         number: u64,
         found: Initiators,
     ) {
-        let (fields, payload) = ControlFrame::Initiators {
+        let answer = ControlFrame::Initiators {
             number,
             count: found.count,
             first: found.first,
-        }
-        .encode();
+        };
         if let Some(link) = self.links.get_mut(&id) {
-            link.send(id, &fields, &payload, turn);
+            link.send(id, &answer, turn);
         }
     }
 

@@ -1,17 +1,15 @@
-//! Control connections: handshake, framing, and what a broken or foreign one means. The driver
-//! only moves bytes.
+//! Control connections to the partner: which are believed, and what a broken, foreign or silent one
+//! means. [`Channel`] has the handshake and the framing; the driver only moves bytes.
 
 use super::{Node, Turn};
+use crate::channel::{Channel, Heard};
 use crate::node_interface::{LinkId, NodeAction, Severity};
-use alloc::boxed::Box;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_mirror::control::{Incarnation, Time};
-use lockstep_mirror::control_frame::{ControlFrame, MAX_PAYLOAD};
-use lockstep_mirror::fields::Fields;
-use lockstep_mirror::frame::{HEADER_LEN, Opener, Sealer, mac_required};
-use lockstep_mirror::hello::{HELLO_LEN, Hello, PROOF_LEN, Purpose, Side};
+use lockstep_mirror::control_frame::ControlFrame;
+use lockstep_mirror::hello::{Hello, Purpose, Side};
 
 /// A peer that has not proved itself by then is cut off: two round trips in a local network.
 const HANDSHAKE: Duration = Duration::from_secs(1);
@@ -26,89 +24,43 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// A control connection.
 pub(super) struct Link {
     pub(super) path: u16,
-    pub(super) state: State,
+    /// `None`: the driver was asked to close it.
+    channel: Option<Channel>,
+    /// The run of the partner that proved itself.
+    incarnation: Option<Incarnation>,
     since: Time,
-    /// Bytes of an unfinished hello, proof or frame.
-    buffer: Vec<u8>,
     /// When bytes last came, or when this node began to listen again.
-    pub(super) listened: Time,
+    listened: Time,
     pub(super) heard: Option<Time>,
     pub(super) round_trip: Option<Duration>,
 }
 
-/// How far it has come.
-pub(super) enum State {
-    Hello(Box<Hello>),
-    Proof(Box<Hello>),
-    Header(Box<Peer>),
-    Payload(Box<Peer>, Fields),
-    /// The driver was asked to close it.
-    Closing,
-}
-
-/// The proven other end.
-pub(super) struct Peer {
-    sealer: Sealer,
-    opener: Opener,
-    pub(super) incarnation: Incarnation,
-}
-
 impl Link {
-    /// Bytes that its next step takes.
-    fn needs(&self) -> usize {
-        match &self.state {
-            State::Hello(_) => HELLO_LEN,
-            State::Proof(_) => PROOF_LEN,
-            State::Header(_) => HEADER_LEN,
-            State::Payload(_, fields) => usize::try_from(fields.payload_len).unwrap_or(usize::MAX),
-            State::Closing => usize::MAX,
-        }
-    }
-
-    pub(super) fn peer(&self) -> Option<&Peer> {
-        match &self.state {
-            State::Header(peer) | State::Payload(peer, _) => Some(peer),
-            _ => None,
-        }
+    /// The other end has proved itself, and the link is not being closed.
+    pub(super) const fn is_proven(&self) -> bool {
+        self.channel.is_some() && self.incarnation.is_some()
     }
 
     /// Sends a frame, if the link is established.
-    pub(super) fn send(
-        &mut self,
-        id: LinkId,
-        fields: &Fields,
-        payload: &[u8],
-        turn: &mut Turn<'_>,
-    ) {
-        let (State::Header(peer) | State::Payload(peer, _)) = &mut self.state else {
-            return;
-        };
-        let mut bytes = peer.sealer.seal(fields, Some(payload)).to_vec();
-        bytes.extend_from_slice(payload);
-        turn.out.push(NodeAction::LinkSend { link: id, bytes });
+    pub(super) fn send(&mut self, id: LinkId, frame: &ControlFrame, turn: &mut Turn<'_>) {
+        if let Some(bytes) = self.channel.as_mut().and_then(|it| it.seal(frame)) {
+            turn.out.push(NodeAction::LinkSend { link: id, bytes });
+        }
     }
 
     fn close(&mut self, id: LinkId, turn: &mut Turn<'_>, silent: bool) {
-        self.state = State::Closing;
-        self.buffer = Vec::new();
+        self.channel = None;
         turn.out.push(NodeAction::LinkClose { link: id, silent });
     }
 }
 
 impl Node {
-    /// How many bytes a link needs next; more or fewer may be handed over all the same.
-    #[must_use]
-    pub fn want(&self, link: LinkId) -> Option<u32> {
-        let link = self.links.get(&link)?;
-        u32::try_from(link.needs().saturating_sub(link.buffer.len())).ok()
-    }
-
     pub(super) fn link_up(&mut self, turn: &mut Turn<'_>, id: LinkId, path: u16) {
         let (proven, open): (Vec<_>, Vec<_>) = self
             .links
             .iter_mut()
-            .filter(|(_, it)| !matches!(it.state, State::Closing))
-            .partition(|(_, it)| it.peer().is_some());
+            .filter(|(_, it)| it.channel.is_some())
+            .partition(|(_, it)| it.is_proven());
         let Some(partner) = self.settings.partner.filter(|_| proven.len() < MAX_LINKS) else {
             turn.out.push(NodeAction::LinkClose {
                 link: id,
@@ -128,15 +80,13 @@ impl Node {
             purpose: Purpose::Control,
         };
         let hello = Hello::new(me, partner, &self.settings.secret, self.random.bytes());
-        turn.out.push(NodeAction::LinkSend {
-            link: id,
-            bytes: hello.first().to_vec(),
-        });
+        let (channel, bytes) = Channel::new(hello);
+        turn.out.push(NodeAction::LinkSend { link: id, bytes });
         let link = Link {
             path,
-            state: State::Hello(Box::new(hello)),
+            channel: Some(channel),
+            incarnation: None,
             since: turn.now,
-            buffer: Vec::new(),
             listened: turn.now,
             heard: None,
             round_trip: None,
@@ -148,99 +98,26 @@ impl Node {
         self.links.remove(&id);
     }
 
-    pub(super) fn link_bytes(&mut self, turn: &mut Turn<'_>, id: LinkId, mut bytes: &[u8]) {
-        if let Some(link) = self.links.get_mut(&id) {
-            link.listened = turn.now;
-        }
-        while let Some(link) = self.links.get_mut(&id) {
-            if matches!(link.state, State::Closing) {
-                return;
-            }
-            let missing = link.needs() - link.buffer.len();
-            let (now, later) = bytes.split_at(missing.min(bytes.len()));
-            link.buffer.extend_from_slice(now);
-            bytes = later;
-            if now.len() < missing {
-                return;
-            }
-            let whole = core::mem::take(&mut link.buffer);
-            match self.link_step(turn, id, &whole) {
-                Ok(Some(frame)) => self.frame(turn, id, frame),
-                Ok(None) => {}
-                Err(why) => self.link_refused(turn, id, why),
-            }
-        }
-    }
-
-    /// A whole hello, proof, header or payload is here.
-    fn link_step(
-        &mut self,
-        turn: &mut Turn<'_>,
-        id: LinkId,
-        bytes: &[u8],
-    ) -> Result<Option<ControlFrame>, String> {
+    pub(super) fn link_bytes(&mut self, turn: &mut Turn<'_>, id: LinkId, bytes: &[u8]) {
         let Some(link) = self.links.get_mut(&id) else {
-            return Ok(None);
+            return;
         };
-        let state = core::mem::replace(&mut link.state, State::Closing);
-        let exact = "a step is given exactly the bytes that it needs";
-        match state {
-            State::Hello(mut hello) => {
-                let reply = hello
-                    .received(bytes.try_into().expect(exact))
-                    .map_err(|it| it.to_string())?;
-                turn.out.push(NodeAction::LinkSend {
-                    link: id,
-                    bytes: reply.to_vec(),
-                });
-                link.state = State::Proof(hello);
+        link.listened = turn.now;
+        let Some(channel) = &mut link.channel else {
+            return;
+        };
+        let mut heard = Vec::new();
+        let taken = channel.take(bytes, &mut heard);
+        for it in heard {
+            match it {
+                Heard::Reply(bytes) => turn.out.push(NodeAction::LinkSend { link: id, bytes }),
+                Heard::Proven(incarnation) => self.established(turn, id, incarnation),
+                Heard::Frame(frame) => self.frame(turn, id, frame),
             }
-            State::Proof(mut hello) => {
-                let met = hello
-                    .proof(bytes.try_into().expect(exact))
-                    .map_err(|it| it.to_string())?;
-                let incarnation = met.partner_incarnation;
-                link.state = State::Header(Box::new(Peer {
-                    sealer: met.sealer,
-                    opener: met.opener,
-                    incarnation,
-                }));
-                let path = link.path;
-                self.refused.remove(&path);
-                self.established(turn, incarnation);
-            }
-            State::Header(mut peer) => {
-                let fields = peer
-                    .opener
-                    .header(bytes.try_into().expect(exact))
-                    .map_err(|it| it.to_string())?;
-                let too_long = usize::try_from(fields.payload_len).is_ok_and(|it| it > MAX_PAYLOAD);
-                if too_long || !mac_required(fields.kind) {
-                    return Err(alloc::format!(
-                        "control frame of kind {:#x} and {} bytes",
-                        fields.kind,
-                        fields.payload_len
-                    ));
-                }
-                if fields.payload_len > 0 {
-                    link.state = State::Payload(peer, fields);
-                    return Ok(None);
-                }
-                link.state = State::Header(peer);
-                return ControlFrame::decode(&fields, &[])
-                    .map(Some)
-                    .map_err(|it| it.to_string());
-            }
-            State::Payload(peer, fields) => {
-                peer.opener.payload(bytes).map_err(|it| it.to_string())?;
-                link.state = State::Header(peer);
-                return ControlFrame::decode(&fields, bytes)
-                    .map(Some)
-                    .map_err(|it| it.to_string());
-            }
-            State::Closing => {}
         }
-        Ok(None)
+        if let Err(why) = taken {
+            self.link_refused(turn, id, why);
+        }
     }
 
     fn link_refused(&mut self, turn: &mut Turn<'_>, id: LinkId, why: String) {
@@ -273,23 +150,25 @@ impl Node {
             if slept {
                 link.listened = turn.now;
             }
-            let late = match link.state {
-                State::Hello(_) | State::Proof(_) => turn.now >= link.since + HANDSHAKE,
-                State::Header(_) | State::Payload(..) => turn.now >= link.listened + quiet,
-                State::Closing => false,
+            let due = match link.incarnation {
+                None => link.since + HANDSHAKE,
+                Some(_) => link.listened + quiet,
             };
-            if late {
+            if link.channel.is_some() && turn.now >= due {
                 link.close(*id, turn, true);
             }
         }
     }
 
     /// A link is proven: everything that the partner must know goes out anew.
-    fn established(&mut self, turn: &mut Turn<'_>, incarnation: Incarnation) {
-        for (id, link) in &mut self.links {
-            if link.peer().is_some_and(|it| it.incarnation != incarnation) {
+    fn established(&mut self, turn: &mut Turn<'_>, id: LinkId, incarnation: Incarnation) {
+        for (other, link) in &mut self.links {
+            if *other == id {
+                link.incarnation = Some(incarnation);
+                self.refused.remove(&link.path);
+            } else if link.is_proven() && link.incarnation != Some(incarnation) {
                 // An earlier run of the partner; what still comes from it is the past.
-                link.close(*id, turn, true);
+                link.close(*other, turn, true);
             }
         }
         self.heart.partner_runs(incarnation);

@@ -487,14 +487,13 @@ impl Node {
         let best = self
             .links
             .iter()
-            .filter(|(_, it)| it.peer().is_some())
+            .filter(|(_, it)| it.is_proven())
             .max_by_key(|(_, it)| it.heard)
             .map(|(id, _)| *id);
         let Some(link) = best else { return };
         for frame in frames {
-            let (fields, payload) = frame.encode();
             if let Some(it) = self.links.get_mut(&link) {
-                it.send(link, &fields, &payload, turn);
+                it.send(link, &frame, turn);
             }
         }
     }
