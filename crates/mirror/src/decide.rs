@@ -204,9 +204,9 @@ pub fn decide_preferring(
         (false, true) => source(b, a, &truth),
         (true, true) => {
             // A copy that is inconsistent does not resume, whatever record it has open besides.
-            let adopted = [a, b].iter().all(|it| {
-                it.configuration.lineage() == truth.lineage() && !it.inconsistent
-            });
+            let adopted = [a, b]
+                .iter()
+                .all(|it| it.configuration.lineage() == truth.lineage() && !it.inconsistent);
             let together = a.with == Some(b.incarnation) && b.with == Some(a.incarnation);
             if adopted && together && prefer.is_none() {
                 return Plan::Resume;

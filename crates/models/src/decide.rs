@@ -239,8 +239,9 @@ fn wrong(
     register: Option<Configuration>,
 ) -> Option<&'static str> {
     let split = a.split_brain || b.split_brain;
-    let apart = |x: &Record, y: &Record| x.configuration.unilateral && x.wrote
-        && !knows(y, x.configuration.lineage());
+    let apart = |x: &Record, y: &Record| {
+        x.configuration.unilateral && x.wrote && !knows(y, x.configuration.lineage())
+    };
     let both_wrote = apart(a, b) && apart(b, a);
     match *plan {
         Plan::Refuse(_) => Some("two copies of one volume are refused"),
@@ -259,7 +260,8 @@ fn wrong(
         Plan::Resume => {
             let same = a.configuration.lineage() == b.configuration.lineage();
             let together = a.with == Some(b.incarnation) && b.with == Some(a.incarnation);
-            (!same || !together || !fit(a) || !fit(b)).then_some("two copies resume that may differ")
+            (!same || !together || !fit(a) || !fit(b))
+                .then_some("two copies resume that may differ")
         }
         Plan::Source { node, copy } => {
             let (from, to) = if node == A { (a, b) } else { (b, a) };

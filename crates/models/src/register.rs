@@ -43,6 +43,8 @@ pub struct Rules {
     pub read_completes: bool,
     /// A round needs two acceptors.
     pub quorum: bool,
+    /// A node that meets a new run of its partner closes the links of the one before.
+    pub old_links_close: bool,
 }
 
 impl Default for Rules {
@@ -54,6 +56,7 @@ impl Default for Rules {
             leap: true,
             read_completes: true,
             quorum: true,
+            old_links_close: true,
         }
     }
 }

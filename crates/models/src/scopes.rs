@@ -148,13 +148,16 @@ const LONG: [Search; 7] = [
             preferences: false,
         })
     }),
-    ("two nodes and a witness, 1 fault, 2 writes, 40 ticks", || {
-        pair(&Pair {
-            ticks: 40,
-            writes: 2,
-            ..Pair::default()
-        })
-    }),
+    (
+        "two nodes and a witness, 1 fault, 2 writes, 40 ticks",
+        || {
+            pair(&Pair {
+                ticks: 40,
+                writes: 2,
+                ..Pair::default()
+            })
+        },
+    ),
     ("two nodes and a witness, 2 faults of the network", || {
         pair(&Pair {
             faults: 2,

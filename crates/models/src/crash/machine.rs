@@ -3,9 +3,7 @@
 //! part, or has not.
 
 use super::{BLOCK, Choice, SIZE, VOLUME};
-use lockstep_mirror::control::{
-    CacheMode, FromVolume, Incarnation, NodeId, Time, VolumeSpec,
-};
+use lockstep_mirror::control::{CacheMode, FromVolume, Incarnation, NodeId, Time, VolumeSpec};
 use lockstep_mirror::dirty::Dirty;
 use lockstep_mirror::fields::Fields;
 use lockstep_mirror::intents::{Intents, MAX_SET};
@@ -249,7 +247,8 @@ impl Machine {
                 self.put(offset / BLOCK, &values);
             }
             Io::Zero { extent, .. } | Io::Discard { extent, .. } => {
-                self.image.retain(|block, _| !blocks_of(*extent).contains(block));
+                self.image
+                    .retain(|block, _| !blocks_of(*extent).contains(block));
             }
             Io::ReadMeta { offset, len } => {
                 let at = usize::try_from(*offset).expect("a small area");

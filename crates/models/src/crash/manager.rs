@@ -2,9 +2,7 @@
 
 use super::machine::{Machine, Sent, sum};
 use super::{BLOCK, Choice, Crash, Rules, unmarked};
-use lockstep_mirror::control::{
-    Configuration, FromVolume, Members, NodeId, Time, ToVolume,
-};
+use lockstep_mirror::control::{Configuration, FromVolume, Members, NodeId, Time, ToVolume};
 use lockstep_mirror::fields::Fields;
 use lockstep_mirror::operation::{Extent, Operation, Payload};
 use lockstep_mirror::volume_action::{ChannelId, FrameBody, Ticket};
@@ -193,12 +191,17 @@ impl Manager {
                     return;
                 };
                 let id = channel.id;
-                self.note(format!("node {} gets a frame of kind {:#x}", to + 1, fields.kind));
+                self.note(format!(
+                    "node {} gets a frame of kind {:#x}",
+                    to + 1,
+                    fields.kind
+                ));
                 let machine = &mut self.machines[to];
                 let body = match sent {
                     Sent::Body(body) => body,
                     Sent::Blocks(values, crc) => {
-                        let len = u32::try_from(values.len() as u64 * BLOCK).expect("a short frame");
+                        let len =
+                            u32::try_from(values.len() as u64 * BLOCK).expect("a short frame");
                         let buffer = machine.buffer_of(values);
                         FrameBody::Blocks(Payload {
                             buffer,
@@ -228,7 +231,10 @@ impl Manager {
                 let Some((block, floor)) = self.tickets.remove(&ticket) else {
                     return Err(String::from("an operation is answered twice"));
                 };
-                self.note(format!("node {} answers block {block}: {result:?}", node + 1));
+                self.note(format!(
+                    "node {} answers block {block}: {result:?}",
+                    node + 1
+                ));
                 if result.is_ok() {
                     let known = self.floors.entry(block).or_default();
                     *known = floor.max(*known);
@@ -255,7 +261,9 @@ impl Manager {
                 }
             }
             FromVolume::JoinReady if self.joining && self.sole == Some(node) => self.joined(),
-            FromVolume::DiskFailed => return Err(format!("node {} finds its disk failed", node + 1)),
+            FromVolume::DiskFailed => {
+                return Err(format!("node {} finds its disk failed", node + 1));
+            }
             _ => {}
         }
         Ok(())

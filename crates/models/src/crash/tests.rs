@@ -7,7 +7,10 @@ fn broken(rules: Rules) -> String {
         rules,
         ..Crash::default()
     });
-    report.broken.unwrap_or_else(|| panic!("not found: {rules:?}")).0
+    report
+        .broken
+        .unwrap_or_else(|| panic!("not found: {rules:?}"))
+        .0
 }
 
 #[test]

@@ -16,7 +16,11 @@ fn broken(decide: Decide) -> String {
 fn every_pair_of_records_gets_one_plan_that_may_be() {
     let report = enumerate_real(SPACE);
     assert!(report.broken.is_none(), "{report}");
-    assert_eq!(report.plans.len(), 7, "every kind of plan is made: {report}");
+    assert_eq!(
+        report.plans.len(),
+        7,
+        "every kind of plan is made: {report}"
+    );
 }
 
 #[test]

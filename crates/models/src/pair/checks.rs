@@ -28,13 +28,8 @@ impl World {
             return None;
         }
         let (first, second) = (answering(0)?, answering(1)?);
-        (first.lineage() != second.lineage()).then(|| {
-            format!(
-                "both nodes serve: {} and {}",
-                short(&first),
-                short(&second)
-            )
-        })
+        (first.lineage() != second.lineage())
+            .then(|| format!("both nodes serve: {} and {}", short(&first), short(&second)))
     }
 
     /// Whoever reads must see what was answered and what somebody has read before.
@@ -81,7 +76,10 @@ impl World {
         let (mut a, mut b) = (Record::of(a, run(1)), Record::of(b, run(2)));
         (a.crashed, b.crashed) = (true, true);
         let votes = [first, second].map(|it| it.votes.vote(VOLUME));
-        let register = votes.iter().max_by_key(|it| it.ballot).and_then(|it| it.value);
+        let register = votes
+            .iter()
+            .max_by_key(|it| it.ballot)
+            .and_then(|it| it.value);
         let plan = decide(&a, &b, register);
         if plan != decide(&b, &a, register) {
             return Some(format!("after a power cut the nodes disagree: {plan:?}"));
@@ -146,7 +144,11 @@ impl World {
                 format!(
                     "{}{open}{}",
                     short(&it.configuration),
-                    if it.inconsistent { ", inconsistent" } else { "" }
+                    if it.inconsistent {
+                        ", inconsistent"
+                    } else {
+                        ""
+                    }
                 )
             });
             let state = node.process.as_ref().map_or_else(

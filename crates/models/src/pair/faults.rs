@@ -13,7 +13,10 @@ const FILES: [&str; 2] = [
     "node 1's register file is written",
     "node 2's register file is written",
 ];
-const ASKED: [&str; 2] = ["the witness is asked by node 1", "the witness is asked by node 2"];
+const ASKED: [&str; 2] = [
+    "the witness is asked by node 1",
+    "the witness is asked by node 2",
+];
 const TOLD: [&str; 2] = ["node 1 hears the witness", "node 2 hears the witness"];
 
 impl Machine {
@@ -146,7 +149,10 @@ impl World {
             }
         }
         for who in 0..2 {
-            let (up, other) = (self.nodes[who].runs(), self.nodes[1 - who].process.is_some());
+            let (up, other) = (
+                self.nodes[who].runs(),
+                self.nodes[1 - who].process.is_some(),
+            );
             if !up {
                 continue;
             }
@@ -255,9 +261,8 @@ impl World {
                     into.push(Step::Quick(id));
                 }
                 let path = node.process.as_ref().map(|it| &it.path);
-                let admits = path.is_some_and(|it| {
-                    !it.held && it.answers(node.now, &model.rules).is_some()
-                });
+                let admits =
+                    path.is_some_and(|it| !it.held && it.answers(node.now, &model.rules).is_some());
                 if node.runs() && admits && self.written < model.writes {
                     into.push(Step::Write(id));
                 }
@@ -321,7 +326,10 @@ impl World {
     /// A link on which nothing came for long was closed, and there is none until the network is
     /// back: what is said meanwhile goes nowhere.
     fn is_closed(&self) -> bool {
-        self.stalled.iter().flatten().any(|ticks| *ticks > QUIET_TICKS)
+        self.stalled
+            .iter()
+            .flatten()
+            .any(|ticks| *ticks > QUIET_TICKS)
     }
 
     pub(super) fn take(&mut self, model: &Pair, step: &Step) {

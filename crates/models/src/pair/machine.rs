@@ -472,7 +472,10 @@ impl World {
 impl Process {
     fn question(&mut self, asker: Asker, message: Message) {
         if let Some(answer) = self.memory.handle(VOLUME, message)
-            && !self.waiting.iter().any(|it| (it.0, it.1) == (asker, answer))
+            && !self
+                .waiting
+                .iter()
+                .any(|it| (it.0, it.1) == (asker, answer))
         {
             self.waiting.push((asker, answer, false));
         }

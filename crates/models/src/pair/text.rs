@@ -71,7 +71,10 @@ impl Names {
                 at += 1;
             }
             let number = &raw[begin..at];
-            let unit = raw[at..].bytes().take_while(u8::is_ascii_alphabetic).count();
+            let unit = raw[at..]
+                .bytes()
+                .take_while(u8::is_ascii_alphabetic)
+                .count();
             into.push_str(&raw[copied..begin]);
             let label = &raw[..begin];
             match &raw[at..at + unit] {

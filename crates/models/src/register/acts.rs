@@ -102,7 +102,7 @@ impl Register {
                 // The links of its earlier runs are closed.
                 state.wire.retain(|letter| match letter {
                     Letter::Question(to, message) => {
-                        *to == 2 || whose(ballot_of(message)) != node
+                        *to == 2 || !self.rules.old_links_close || whose(ballot_of(message)) != node
                     }
                     Letter::Answer(..) => true,
                 });

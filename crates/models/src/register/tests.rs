@@ -18,6 +18,7 @@ const ALL: Rules = Rules {
     leap: true,
     read_completes: true,
     quorum: true,
+    old_links_close: true,
 };
 
 fn holds(model: &Register) {
@@ -106,6 +107,35 @@ fn a_read_that_ends_with_the_promises_is_found() {
         ..SMALL
     });
     assert!(found.contains("no quorum"), "{found}");
+}
+
+#[test]
+fn a_question_of_a_run_that_ended_is_found() {
+    let rules = Rules {
+        old_links_close: false,
+        ..ALL
+    };
+    let found = broken(&Register {
+        acceptors: 2,
+        rounds: [2, 0],
+        crashes: 0,
+        losses: 1,
+        rules,
+        ..SMALL
+    });
+    assert!(found.contains("no quorum"), "{found}");
+}
+
+#[test]
+fn two_lost_files_are_more_than_one_fault() {
+    let found = broken(&Register {
+        acceptors: 2,
+        rounds: [2, 2],
+        crashes: 0,
+        losses: 2,
+        ..SMALL
+    });
+    assert!(found.contains("both decided"), "{found}");
 }
 
 /// Larger than a debug build searches in seconds.
