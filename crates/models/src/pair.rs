@@ -64,41 +64,26 @@ pub const HASTY: Timing = Timing {
     ..DEFAULT
 };
 
-/// Rules of the surroundings, and words that the adversary may change. `true`: as it is.
+/// Rules of the data path. `true`: it holds.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// An answer of an acceptor waits for its file.
-    pub answers_after_file: bool,
-    /// An acceptor asks the membership before it accepts.
-    pub may_accept: bool,
-    /// A vote binds like a promise.
-    pub votes_bind: bool,
     /// A read looks at the lease.
     pub leases: bool,
     /// What is inherited waits for `not_before`.
     pub not_before: bool,
-    /// The membership is told that it was not heard for a while because it did not run.
-    pub oversleeping: bool,
     /// Going alone turns intents into dirty bits.
     pub intents_to_dirty: bool,
     /// A write is answered only once the partner holds it too.
     pub both_hold: bool,
-    /// A vote that is being written counts.
-    pub voting_counts: bool,
 }
 
 impl Default for Rules {
     fn default() -> Self {
         Self {
-            answers_after_file: true,
-            may_accept: true,
-            votes_bind: true,
             leases: true,
             not_before: true,
-            oversleeping: true,
             intents_to_dirty: true,
             both_hold: true,
-            voting_counts: true,
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::crash::{self, Crash};
 use crate::decide::{self, Space};
 use crate::pair::{HASTY, Kinds, Pair};
 use crate::register::Register;
-use crate::search::{Bounds, search};
+use crate::search::{Bounds, Model, search};
 use std::fmt;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub type Search = (&'static str, fn() -> Result<String, String>);
 /// it says.
 const TIME: Duration = Duration::from_secs(1200);
 
+const MINUTE: Duration = Duration::from_secs(60);
+
 fn told(report: &impl fmt::Display, well: bool) -> Result<String, String> {
     let text = report.to_string();
     if well { Ok(text) } else { Err(text) }
@@ -42,6 +44,18 @@ fn pair(model: &Pair) -> Result<String, String> {
 fn crash(scope: &Crash) -> Result<String, String> {
     let report = crash::enumerate(scope);
     told(&report, report.complete)
+}
+
+/// As far as a minute goes, the shortest ways first: a scope that no patience exhausts.
+fn for_a_minute<M: Model>(model: &M) -> Result<String, String> {
+    let report = search(
+        model,
+        Bounds {
+            time: MINUTE,
+            ..Bounds::default()
+        },
+    );
+    told(&report, report.broken.is_none())
 }
 
 fn decide(space: Space) -> Result<String, String> {
@@ -126,10 +140,9 @@ const USUAL: [Search; 9] = [
 ];
 
 const LONG: [Search; 7] = [
-    ("register, a slow file at node 1", || {
-        register(&Register {
+    ("register, a slow file at node 1, for a minute", || {
+        for_a_minute(&Register {
             rounds: [1, 1],
-            crashes: 0,
             slow_files: [true, false, false],
             ..Register::default()
         })
@@ -158,38 +171,49 @@ const LONG: [Search; 7] = [
             })
         },
     ),
-    ("two nodes and a witness, 2 faults of the network", || {
-        pair(&Pair {
-            faults: 2,
-            ticks: 8,
-            calm: 0,
-            timing: HASTY,
-            kinds: Kinds {
-                parting: true,
-                witness: true,
-                ..Kinds::NONE
-            },
-            ..Pair::default()
-        })
-    }),
-    ("two nodes, heartbeat strategy, a pause and a crash", || {
-        pair(&Pair {
-            witness: false,
-            faults: 2,
-            ticks: 10,
-            calm: 0,
-            kinds: Kinds {
-                crashes: true,
-                pauses: true,
-                ..Kinds::NONE
-            },
-            ..Pair::default()
-        })
-    }),
-    ("two data paths, power lost once, out of order once", || {
-        crash(&Crash {
-            detours: 1,
-            ..Crash::default()
-        })
-    }),
+    (
+        "two nodes and a witness, 2 faults of the network, for a minute",
+        || {
+            for_a_minute(&Pair {
+                faults: 2,
+                ticks: 8,
+                calm: 0,
+                timing: HASTY,
+                kinds: Kinds {
+                    parting: true,
+                    witness: true,
+                    ..Kinds::NONE
+                },
+                ..Pair::default()
+            })
+        },
+    ),
+    (
+        "two nodes, heartbeat strategy, pauses and crashes, for a minute",
+        || {
+            for_a_minute(&Pair {
+                witness: false,
+                faults: 2,
+                ticks: 10,
+                calm: 0,
+                kinds: Kinds {
+                    crashes: true,
+                    pauses: true,
+                    ..Kinds::NONE
+                },
+                ..Pair::default()
+            })
+        },
+    ),
+    (
+        "two data paths, power lost once, out of order once, for a minute",
+        || {
+            let report = crash::enumerate(&Crash {
+                detours: 1,
+                time: MINUTE,
+                ..Crash::default()
+            });
+            told(&report, report.broken.is_none())
+        },
+    ),
 ];

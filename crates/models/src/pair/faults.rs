@@ -131,7 +131,7 @@ impl World {
                     process.membership.report_in(*report);
                 }
             }
-            Frame::Register(message) => self.register_came(model, who, message),
+            Frame::Register(message) => self.register_came(who, message),
             data => self.data_frame(model, who, &data),
         }
     }

@@ -185,7 +185,7 @@ impl World {
     }
 
     /// `Node::register_in`.
-    pub(super) fn register_came(&mut self, model: &Pair, who: usize, message: Message) {
+    pub(super) fn register_came(&mut self, who: usize, message: Message) {
         let Machine {
             process: Some(process),
             votes,
@@ -201,10 +201,8 @@ impl World {
             Message::Prepare { .. } => process.question(Asker::Partner, message),
             Message::Accept { value, .. } => {
                 let vote = votes.vote(VOLUME);
-                if process.membership.may_accept(&value, &vote) || !model.rules.may_accept {
-                    if model.rules.votes_bind {
-                        process.membership.accepting(*now);
-                    }
+                if process.membership.may_accept(&value, &vote) {
+                    process.membership.accepting(*now);
                     process.question(Asker::Partner, message);
                 }
             }
@@ -227,9 +225,7 @@ impl World {
         let timing = model.timing;
         if now >= process.looked + timing.lease {
             process.awake = now;
-            if model.rules.oversleeping {
-                process.membership.overslept(now);
-            }
+            process.membership.overslept(now);
         }
         process.looked = now;
         let last = process.heard.map(|at| at.max(process.awake));
@@ -265,7 +261,7 @@ impl World {
         self.look_at_contact(model, who);
         for _ in 0..MAX_ROUNDS {
             self.step_volume(model, who);
-            self.ask_acceptors(model, who);
+            self.ask_acceptors(who);
             self.step_votes(model, who);
             let idle = |it: &Process| !it.waiting.iter().any(|it| it.2);
             if self.nodes[who].process.as_deref().is_none_or(idle) {
@@ -287,10 +283,7 @@ impl World {
             return;
         };
         let vote = votes.vote(VOLUME);
-        let voting = match model.rules.voting_counts {
-            true => process.memory.vote(VOLUME).value,
-            false => vote.value,
-        };
+        let voting = process.memory.vote(VOLUME).value;
         process.membership.contact(process.contact);
         process.membership.voting(voting);
         let mut out = Vec::new();
@@ -329,7 +322,7 @@ impl World {
         }
     }
 
-    fn ask_acceptors(&mut self, model: &Pair, who: usize) {
+    fn ask_acceptors(&mut self, who: usize) {
         let Machine {
             process: Some(process),
             votes,
@@ -343,9 +336,7 @@ impl World {
         if let Some(message) = asks.own {
             let vote = votes.vote(VOLUME);
             let allowed = match message {
-                Message::Accept { value, .. } => {
-                    process.membership.may_accept(&value, &vote) || !model.rules.may_accept
-                }
+                Message::Accept { value, .. } => process.membership.may_accept(&value, &vote),
                 _ => true,
             };
             if allowed {
@@ -381,10 +372,10 @@ impl World {
         let mut ready = Vec::new();
         process.waiting.retain(|(asker, answer, written)| {
             let leaves = *written || backed;
-            if leaves || !model.rules.answers_after_file {
+            if leaves {
                 ready.push((*asker, *answer));
             }
-            !leaves && model.rules.answers_after_file
+            !leaves
         });
         if process.file.is_none() && !backed {
             process.file = Some(process.memory.clone());
@@ -396,7 +387,7 @@ impl World {
                         process.membership.answered(node_id(who), answer);
                     }
                     self.step_volume(model, who);
-                    self.ask_acceptors(model, who);
+                    self.ask_acceptors(who);
                 }
                 Asker::Partner => self.wires[1 - who].push_back(Frame::Register(answer)),
             }

@@ -21,15 +21,10 @@ const fn small() -> Pair {
 }
 
 const ALL: Rules = Rules {
-    answers_after_file: true,
-    may_accept: true,
-    votes_bind: true,
     leases: true,
     not_before: true,
-    oversleeping: true,
     intents_to_dirty: true,
     both_hold: true,
-    voting_counts: true,
 };
 const PAUSES: Kinds = Kinds {
     pauses: true,
