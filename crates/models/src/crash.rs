@@ -57,6 +57,8 @@ pub struct Crash {
     pub detours: u8,
     /// Crashes, of one node or of both at once.
     pub crashes: u8,
+    /// The adversary is there at one in so many steps; 1: at each.
+    pub every: u64,
     /// Time at most.
     pub time: Duration,
     /// What holds.
@@ -68,6 +70,7 @@ impl Default for Crash {
         Self {
             detours: 0,
             crashes: 1,
+            every: 1,
             time: Duration::from_secs(3600),
             rules: Rules::default(),
         }

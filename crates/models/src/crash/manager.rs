@@ -125,7 +125,8 @@ impl Manager {
             self.now += Duration::from_millis(1);
             self.take_up()?;
             // The beginning holds nothing yet.
-            if self.crashes < scope.crashes && self.chapter > 0 {
+            let there = self.chapter > 0 && self.steps.is_multiple_of(scope.every);
+            if self.crashes < scope.crashes && there {
                 let who: &[usize] = match choice.of(4) {
                     0 => &[],
                     1 => &[0],
@@ -145,7 +146,7 @@ impl Manager {
                 continue;
             }
             let mut which = 0;
-            if self.detours < scope.detours {
+            if self.detours < scope.detours && there {
                 which = choice.of(items.len());
                 self.detours += u8::from(which > 0);
             }

@@ -13,27 +13,28 @@ fn broken(rules: Rules) -> String {
         .0
 }
 
+// Each step is the part `models` of `cargo xtask test`; here a few, at which both may happen.
+
 #[test]
 fn the_story_comes_to_its_end_in_many_orders() {
     let report = enumerate(&Crash {
         crashes: 0,
         detours: 1,
-        time: Duration::from_secs(10),
+        every: 5,
         ..Crash::default()
     });
-    assert!(report.broken.is_none(), "{report}");
-    assert!(report.runs > 50, "{report}");
+    assert!(report.broken.is_none() && report.complete, "{report}");
+    assert!(report.runs > 10, "{report}");
 }
 
 #[test]
 fn nothing_is_lost_or_unmarked_wherever_the_power_goes() {
-    // The whole enumeration is the part `models` of `cargo xtask test`.
     let report = enumerate(&Crash {
-        time: Duration::from_secs(15),
+        every: 11,
         ..Crash::default()
     });
-    assert!(report.broken.is_none(), "{report}");
-    assert!(report.crashes > 100, "{report}");
+    assert!(report.broken.is_none() && report.complete, "{report}");
+    assert!(report.crashes > 50, "{report}");
 }
 
 #[test]

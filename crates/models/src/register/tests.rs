@@ -127,7 +127,8 @@ fn a_question_of_a_run_that_ended_is_found() {
 }
 
 #[test]
-fn two_lost_files_are_more_than_one_fault() {
+#[ignore = "slow: part `long`"]
+fn long_two_lost_files_are_more_than_one_fault() {
     let found = broken(&Register {
         acceptors: 2,
         rounds: [2, 2],
