@@ -18,6 +18,7 @@
 use crate::search::{Fingerprint, Model};
 use lockstep_mirror::control::{Configuration, Incarnation, NodeId, Time, VolumeId, WitnessId};
 use lockstep_mirror::lease::Timing;
+use lockstep_mirror::membership::Left;
 use lockstep_mirror::membership::report::Report;
 use lockstep_mirror::register::{Acceptor, Message};
 use lockstep_mirror::superblock::Lineage;
@@ -212,6 +213,8 @@ pub struct World {
     witness_stalled: [bool; 2],
     /// A node that is cut off from everything, initiators too.
     cut_off: Option<u8>,
+    /// Of each node's last run that crashed: its name, and what it left.
+    certificates: [Option<(Incarnation, Left)>; 2],
     faults: u8,
     written: u8,
     /// Blocks whose writes were answered.
@@ -235,6 +238,8 @@ pub enum Step {
         /// They have.
         landed: bool,
     },
+    /// The other node hears a certificate of this one's death, made when it crashed.
+    Certify(u8),
     /// A node that is down starts.
     Boot(u8),
     /// What is sent to that node stalls.
@@ -274,6 +279,7 @@ impl fmt::Display for Step {
                 node + 1,
                 if *landed { "written" } else { "lost" }
             ),
+            Self::Certify(node) => write!(f, "THE DEATH OF NODE {} IS CERTIFIED", node + 1),
             Self::Boot(node) => write!(f, "NODE {} STARTS", node + 1),
             Self::Mute(node) => write!(f, "WHAT IS SENT TO NODE {} STALLS", node + 1),
             Self::Part => f.write_str("THE NODES ARE PARTED"),

@@ -57,7 +57,7 @@ impl Part {
 }
 
 /// All parts in their order.
-pub(crate) const PARTS: [Part; 11] = [
+pub(crate) const PARTS: [Part; 12] = [
     Part::usual("fmt", "the code is formatted", |_| {
         run(&mut cargo(&["fmt", "--all", "--check"]))
     }),

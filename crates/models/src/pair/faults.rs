@@ -236,11 +236,27 @@ impl World {
             self.file_written(who);
         }
         let node = &mut self.nodes[who];
+        // Whoever certifies it has locked what the run used, and reads what it left.
+        if let (Some(process), Some(left)) = (&node.process, &node.superblock) {
+            self.certificates[who] = Some((process.run(), Left::of(left)));
+        }
         node.process = None;
         node.slow = false;
         self.questions[who].clear();
         self.answers[who].clear();
         self.drop_links();
+    }
+
+    fn certify(&mut self, model: &Pair, who: usize) {
+        let Some((run, left)) = self.certificates[who].take() else {
+            return;
+        };
+        let node = &mut self.nodes[1 - who];
+        let now = node.now;
+        if let Some(process) = &mut node.process {
+            process.membership.partner_ended(now, run, Some(left));
+        }
+        self.look(model, 1 - who);
     }
 
     /// All that the adversary may do in this state.
@@ -253,6 +269,9 @@ impl World {
                 let node = &self.nodes[who];
                 if node.process.is_none() {
                     into.push(Step::Boot(id));
+                }
+                if self.certificates[who].is_some() && self.nodes[1 - who].runs() {
+                    into.push(Step::Certify(id));
                 }
                 if node.paused {
                     into.push(Step::Resume(id));
@@ -344,6 +363,7 @@ impl World {
             Step::Go(_) => self.go(model),
             Step::Boot(who) => self.boot(model, usize::from(who)),
             Step::Write(who) => self.write(model, usize::from(who)),
+            Step::Certify(who) => self.certify(model, usize::from(who)),
             Step::Resume(who) => {
                 self.nodes[usize::from(who)].paused = false;
             }

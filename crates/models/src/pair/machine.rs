@@ -81,6 +81,7 @@ impl World {
             answers: Default::default(),
             witness_stalled: [false; 2],
             cut_off: None,
+            certificates: [None; 2],
             faults: 0,
             written: 0,
             acknowledged: 0,

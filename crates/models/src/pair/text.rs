@@ -35,13 +35,14 @@ pub(super) fn canonical(world: &World) -> String {
     raw.clear();
     let _ = write!(
         raw,
-        "{:?}{:?}{:?}{:?}{:?}{:?}",
+        "{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
         world.referee,
         world.questions,
         world.answers,
         world.stalled,
         world.witness_stalled,
-        world.cut_off
+        world.cut_off,
+        world.certificates
     );
     names.rewrite(&raw, Duration::ZERO, &mut text);
     let _ = write!(
