@@ -120,7 +120,12 @@ impl Path {
                 self.suspended = false;
                 (self.open, self.own) = (0, 0);
             }
-            ToVolume::Drain { .. } | ToVolume::Close { .. } => {}
+            // Neither stops nor scrubs are a part of this model.
+            ToVolume::Drain { .. }
+            | ToVolume::Close { .. }
+            | ToVolume::Verify { .. }
+            | ToVolume::EndVerify
+            | ToVolume::Pace(_) => {}
         }
     }
 
