@@ -209,6 +209,7 @@ impl Control {
             timing,
             acceptor: read(ACCEPTOR_FILE)?,
             pool: read(POOL_STATE_FILE)?,
+            maintenance: read(MAINTENANCE_FILE)?.is_some(),
         };
         let born = boot_time();
         let seed = uuid::random();

@@ -5,6 +5,7 @@
 mod heart;
 mod initiators;
 mod links;
+mod maintenance;
 mod orders;
 mod pool;
 mod status;
@@ -25,6 +26,7 @@ use links::Link;
 use lockstep_mirror::control::{Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::hello::Random;
+use maintenance::Leaving;
 use orders::Stop;
 use pool::Pool;
 use volumes::Volume;
@@ -44,6 +46,7 @@ pub struct Node {
     pool: Pool,
     portals_open: bool,
     stop: Option<Stop>,
+    maintenance: Option<Leaving>,
     /// What keeps a partner from being believed, by path; forgotten when a link is established.
     refused: BTreeMap<u16, (String, Time)>,
     unavailable: BTreeMap<VolumeId, String>,
@@ -101,6 +104,7 @@ impl Node {
             pool: Pool::new(settings.pool.as_deref()),
             portals_open: false,
             stop: None,
+            maintenance: settings.maintenance.then(Leaving::at_start),
             refused: BTreeMap::new(),
             unavailable: BTreeMap::new(),
             settings,
@@ -184,6 +188,7 @@ impl Node {
         if due || changed {
             turn.touched.extend(self.volumes.keys().copied());
         }
+        self.step_maintenance(turn);
         self.step_volumes(turn);
         self.step_votes(turn);
         self.step_pool(turn);

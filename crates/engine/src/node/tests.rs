@@ -7,6 +7,7 @@ mod chaos;
 mod config;
 mod flaps;
 mod majority;
+mod operators;
 mod path;
 mod review;
 mod rules;

@@ -50,13 +50,19 @@ impl Volume {
     }
 
     /// Access states of this node's and the partner's ports.
-    fn states(&mut self, now: Time, me: NodeId) -> (AccessState, AccessState) {
+    fn states(&mut self, now: Time, me: NodeId, leaves: bool) -> (AccessState, AccessState) {
         let serving = self.membership.serving();
+        // Of two that serve, initiators prefer the one that stays.
+        let optimized = |leaves: bool| match leaves {
+            true => AccessState::NonOptimized,
+            false => AccessState::Optimized,
+        };
+        let both = serving.is_some_and(|it| it.count() == 2);
         if serving.is_some() || !self.membership.servable() {
             self.passing_since = None;
         }
         let mine = if serving.is_some_and(|it| it.contains(me)) {
-            AccessState::Optimized
+            optimized(leaves && both)
         } else if self.membership.servable()
             && now < *self.passing_since.get_or_insert(now) + TRANSITION
         {
@@ -65,7 +71,7 @@ impl Volume {
             AccessState::Unavailable
         };
         let theirs = match serving {
-            Some(members) if members.count() == 2 => AccessState::Optimized,
+            Some(_) if both => optimized(self.membership.partner_leaves()),
             Some(_) => AccessState::Unavailable,
             None if self.last_view_serves() => AccessState::Optimized,
             None => mine,
@@ -135,6 +141,7 @@ impl Node {
         };
         let mut membership = Membership::new(control, found, self.votes.has(spec.id), self.started);
         membership.contact(self.heart.contact());
+        membership.maintain(self.maintenance_of_volumes(turn.now));
         turn.order(ToShard::Attach(settings.clone().into()));
         if let Some(order) = membership.open() {
             turn.order(ToShard::Volume(spec.id, order));
@@ -263,10 +270,11 @@ impl Node {
     /// Port groups, and an end to the sessions of a volume that is not served here any more.
     fn show(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
         let (me, stopping) = (self.settings.node, self.stop.is_some());
+        let leaves = self.maintenance.is_some();
         let Some(volume) = self.volumes.get_mut(&id) else {
             return;
         };
-        let (mine, theirs) = volume.states(turn.now, me);
+        let (mine, theirs) = volume.states(turn.now, me, leaves);
         let mut all = Vec::new();
         groups(me, self.settings.portals, mine, &mut all);
         if let Some(partner) = volume.settings.spec.partner {
@@ -288,7 +296,9 @@ impl Node {
     /// The data portals are open while a volume is served here, and open only once this node
     /// knows that its pool configuration is the newest.
     pub(super) fn step_portals(&mut self, turn: &mut Turn<'_>) {
-        let servable = self.stop.is_none() && self.volumes.values().any(|it| it.servable(turn.now));
+        let servable = self.stop.is_none()
+            && !self.sends_away()
+            && self.volumes.values().any(|it| it.servable(turn.now));
         let open = servable && (self.portals_open || self.config_is_settled());
         if open != self.portals_open {
             self.portals_open = open;

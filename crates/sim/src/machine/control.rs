@@ -58,6 +58,7 @@ pub enum ControlEvent {
 pub struct NodeStores {
     acceptor: Option<Vec<u8>>,
     pool: Option<Vec<u8>>,
+    maintenance: bool,
     /// A superblock of the volume was written: its files are never taken for new again.
     used: bool,
     size: u64,
@@ -138,6 +139,7 @@ impl Control {
             timing: Timing::default(),
             acceptor: machine.stores.acceptor.clone(),
             pool: machine.stores.pool.clone(),
+            maintenance: machine.stores.maintenance,
         };
         Self {
             node: Node::new(settings, machine.prng.seed(), now),
@@ -329,6 +331,7 @@ impl Machine {
                 );
             }
             NodeAction::WriteAcceptor { bytes } => self.write(ctx, Write::Acceptor(bytes)),
+            NodeAction::StoreMaintenance { on } => self.stores.maintenance = on,
             NodeAction::StoreConfig { bytes } => self.write(ctx, Write::Pool(bytes)),
             NodeAction::ConfigCommitted {
                 generation,
