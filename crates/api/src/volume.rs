@@ -156,6 +156,9 @@ pub struct Volume {
     pub owner: u8,
     /// Bytes that the partner's copy lacks (or may lack).
     pub dirty: u64,
+    /// What the partner says of its own copy in the same way; absent: it is not heard.
+    #[serde(default)]
+    pub partner_dirty: Option<u64>,
     /// While copying to the partner.
     pub resync: Option<Progress>,
     /// Bytes that this node compared with the partner's copy in resyncs since its daemon started.

@@ -2,6 +2,7 @@
 //! The HTTP around it is in `http`; the answers are made where the state is, in `control`.
 
 use lockstep_api::ApiError;
+use lockstep_api::node::EnterMaintenance;
 use lockstep_api::pool::{SetAccount, SetDiscovery, SetWitness};
 use lockstep_api::volume::{CreateVolume, SetAccess, Strategy};
 use serde::Serialize;
@@ -26,11 +27,21 @@ pub(crate) enum Request {
     Config,
     Apply,
     KeepConfig,
-    /// After a split brain: this node's copy of the volume is the one.
-    Keep {
+    /// After a split brain: the copy of this node, by number or name, is the one.
+    Resolve {
         name: String,
+        keep: String,
         confirm: String,
     },
+    /// This node's copy is served, whatever the other one holds.
+    Force {
+        name: String,
+        confirm: String,
+        corrupt: bool,
+    },
+    EnterMaintenance(EnterMaintenance),
+    /// The node that is meant.
+    LeaveMaintenance(String),
     Accounts,
     SetAccount(SetAccount),
     DeleteAccount(String),

@@ -9,6 +9,7 @@ mod facts;
 mod lane;
 pub(crate) mod links;
 mod local;
+mod operators;
 mod pool_in_force;
 mod start;
 mod verdict;
@@ -82,6 +83,7 @@ pub(crate) enum Written {
     Superblock(VolumeId),
     Acceptor,
     Config,
+    Maintenance,
 }
 
 /// A copy on this node, with what is needed to write its superblock.
@@ -571,6 +573,9 @@ fn in_words(refusal: ConfigRefusal) -> Refusal {
 
 /// The register's votes.
 const ACCEPTOR_FILE: &str = "register";
+
+/// It is there while this node is in maintenance.
+const MAINTENANCE_FILE: &str = "maintenance";
 
 /// The pool configuration as `Node` keeps it: in force, and prepared.
 const POOL_STATE_FILE: &str = "pool.state";

@@ -87,7 +87,12 @@ fn admin(asker: Asker) -> Router {
         )
         .route("/v1/volumes/{name}", get(volume).delete(delete_volume))
         .route("/v1/volumes/{name}/access", put(access))
-        .route("/v1/volumes/{name}/keep", post(keep_volume))
+        .route("/v1/volumes/{name}/resolve", post(resolve))
+        .route("/v1/volumes/{name}/force-activate", post(force_activate))
+        .route(
+            "/v1/node/maintenance",
+            post(enter_maintenance).delete(leave_maintenance),
+        )
         .route("/v1/events", get(events))
         .route("/v1/sessions", get(|s| simple(s, Request::Sessions)))
         .route("/v1/config", get(|s| simple(s, Request::Config)))
@@ -154,13 +159,51 @@ async fn delete_volume(
     respond(ask(&asker, Request::Delete { name, confirm }).await)
 }
 
-async fn keep_volume(
+/// What a query says, or nothing.
+fn said(query: &BTreeMap<String, String>, key: &str) -> String {
+    query.get(key).cloned().unwrap_or_default()
+}
+
+async fn resolve(
     State(asker): State<Asker>,
     Path(name): Path<String>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
-    let confirm = query.get("confirm").cloned().unwrap_or_default();
-    respond(ask(&asker, Request::Keep { name, confirm }).await)
+    let (keep, confirm) = (said(&query, "keep"), said(&query, "confirm"));
+    let request = Request::Resolve {
+        name,
+        keep,
+        confirm,
+    };
+    respond(ask(&asker, request).await)
+}
+
+async fn force_activate(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let (confirm, corrupt) = (said(&query, "confirm"), said(&query, "corrupt") == "true");
+    let request = Request::Force {
+        name,
+        confirm,
+        corrupt,
+    };
+    respond(ask(&asker, request).await)
+}
+
+async fn enter_maintenance(State(asker): State<Asker>, body: Bytes) -> Response {
+    match parse(&body) {
+        Ok(wish) => respond(ask(&asker, Request::EnterMaintenance(wish)).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn leave_maintenance(
+    asker: State<Asker>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    simple(asker, Request::LeaveMaintenance(said(&query, "node"))).await
 }
 
 async fn access(State(asker): State<Asker>, Path(name): Path<String>, body: Bytes) -> Response {

@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Mirrored volumes
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// This node itself
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Initiators that are logged in to this node
     #[command(subcommand)]
     Session(SessionVerb),
@@ -117,13 +120,28 @@ pub(crate) enum VolumeVerb {
         /// The new one
         strategy: StrategyWord,
     },
-    /// After a split brain: this node's copy is the one; what the other wrote apart is lost
-    Keep {
+    /// After a split brain: one node's copy is the one; what the other wrote apart is lost
+    Resolve {
         /// Its name
         name: String,
-        /// Its name once more, to show that it is meant
+        /// The node whose copy is kept, by number or name
+        #[arg(long, value_name = "NODE")]
+        keep: String,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
         #[arg(long, value_name = "NAME")]
-        confirm: String,
+        confirm: Option<String>,
+    },
+    /// Serve this node's copy although nobody knows whether it is the newest: only if the node or
+    /// disk that it waits for will never return
+    ForceActivate {
+        /// Its name
+        name: String,
+        /// Its name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+        /// Even a copy in the middle of a resync, a mixture of old and new blocks
+        #[arg(long)]
+        may_be_corrupt: bool,
     },
     /// Take a volume out of service for good; its images stay where they are
     Delete {
@@ -221,6 +239,32 @@ impl From<StrategyWord> for Strategy {
             StrategyWord::Majority => Self::Majority,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Take this node out of service for a while, without an error for initiators
+    #[command(subcommand)]
+    Maintenance(MaintenanceVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaintenanceVerb {
+    /// Lead initiators to the other node, hand every volume over, and serve nothing until told
+    Enter {
+        /// The node that is meant (default: the one whose daemon is asked); another one is refused
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// This node's name: even if the other node cannot serve some of the volumes
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+    /// Serve again, once the copies here are brought up to date
+    Leave {
+        /// The node that is meant (default: the one whose daemon is asked); another one is refused
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,8 +4,11 @@
 mod account;
 mod args;
 mod config;
+mod confirm;
+mod decisions;
 mod demo;
 mod events;
+mod node;
 mod output;
 mod session;
 mod status;
@@ -64,6 +67,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Volume(verb) => volume::run(&client, verb, json)?,
         Command::Status => status::run(&client, json)?,
         Command::Events(which) => events::run(&client, &which, json)?,
+        Command::Node(verb) => node::run(&client, verb, json)?,
         Command::Session(verb) => session::run(&client, &verb, json)?,
         Command::Account(verb) => account::run(&client, verb, json)?,
         Command::Config(verb) => config::run(&client, verb, json)?,

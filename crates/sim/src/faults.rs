@@ -20,6 +20,10 @@ pub enum Fault {
     Start(usize),
     /// A node is asked to stop in order.
     Stop(usize),
+    /// An operator takes a node out of service, and puts it back.
+    Enter(usize),
+    /// See above.
+    Leave(usize),
     /// A node's process stands still for some milliseconds.
     Pause(usize, u64),
     /// One direction of a link between the nodes goes, and comes back.
@@ -93,6 +97,7 @@ enum Kind {
     BothDown,
     CrashLoop,
     Stop,
+    Maintenance,
     Pause,
     LongPause,
     Cut,
@@ -107,12 +112,13 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 17] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::BothDown,
     Kind::CrashLoop,
     Kind::Stop,
+    Kind::Maintenance,
     Kind::Pause,
     Kind::LongPause,
     Kind::Cut,
@@ -251,6 +257,16 @@ impl Plan {
                     (long + Duration::from_secs(12), Fault::Start(node)),
                 ]
             }
+            Kind::Maintenance if now.running == [true; 2] => {
+                // A restart in the middle, at times: the new version.
+                let mut faults = vec![(soon, Fault::Enter(node)), (long * 2, Fault::Leave(node))];
+                if prng.chance(500) {
+                    faults.push((long, Fault::Stop(node)));
+                    faults.push((long + Duration::from_secs(12), Fault::Start(node)));
+                    faults.push((long + Duration::from_secs(14), Fault::Leave(node)));
+                }
+                faults
+            }
             Kind::Pause if now.running[node] => {
                 vec![(soon, Fault::Pause(node, prng.between(10, 1500)))]
             }
@@ -333,6 +349,7 @@ impl Fault {
             Self::PowerCut(_) => "power cuts",
             Self::Start(_) => "starts",
             Self::Stop(_) => "orderly stops",
+            Self::Enter(_) => "maintenance",
             Self::Pause(..) => "pauses",
             Self::Cut(..) => "sync links cut (one way each)",
             Self::CutPath(..) => "paths cut (one way each)",
@@ -355,6 +372,7 @@ impl Fault {
             Self::Next
             | Self::Mend(..)
             | Self::MendPath(..)
+            | Self::Leave(_)
             | Self::Rejoin(_)
             | Self::Reunite
             | Self::MendWitness(..)
@@ -405,7 +423,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 13), (true, 24)] {
+        for (witness, kinds) in [(false, 14), (true, 25)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

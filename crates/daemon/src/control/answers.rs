@@ -31,7 +31,18 @@ impl Control {
                 self.ask_sessions(Asked { request, reply });
                 return;
             }
-            Request::Keep { name, confirm } => self.keep_copy(&name, &confirm),
+            Request::Resolve {
+                name,
+                keep,
+                confirm,
+            } => self.resolve(&name, &keep, &confirm),
+            Request::Force {
+                name,
+                confirm,
+                corrupt,
+            } => self.force_activate(&name, &confirm, corrupt),
+            Request::EnterMaintenance(wish) => self.enter_maintenance(&wish),
+            Request::LeaveMaintenance(node) => self.leave_maintenance(&node),
             Request::KeepConfig => self.keep_config(),
             Request::Create(_) if self.entries_are_coming() => {
                 self.wait_for_change(Asked { request, reply });
@@ -82,47 +93,6 @@ impl Control {
             "this node's pool configuration is kept",
         );
         self.tell(NodeEvent::Operator(Operator::KeepConfig));
-        json(&self.change_note())
-    }
-
-    fn keep_copy(&mut self, name: &str, confirm: &str) -> Answer {
-        let what = format!("volume {name}");
-        let Some(volume) = self.pool.volume(name) else {
-            let error = PoolError::Unknown {
-                kind: "volume",
-                name: name.into(),
-            };
-            return Err(refusal(&what, error));
-        };
-        let id = VolumeId(volume.uuid.0);
-        let status = self.node.status(boot_time());
-        let parted = status
-            .volumes
-            .iter()
-            .any(|(other, status)| *other == id && status.split_brain);
-        if !parted {
-            return Err(Refusal::new(
-                Class::Conflict,
-                what,
-                "its copies have not gone their own ways",
-                "nothing is to be chosen; lockstep volume show says what it waits for",
-            ));
-        }
-        if confirm != name {
-            return Err(Refusal::new(
-                Class::Bad,
-                what,
-                "its name was not repeated, and what the other node wrote apart would be lost",
-                format!("if it is meant: lockstep volume keep {name} --confirm {name}"),
-            ));
-        }
-        self.events.add(
-            Level::Critical,
-            "operator",
-            name,
-            "this node's copy is kept; what the other one wrote apart is given up",
-        );
-        self.tell(NodeEvent::Operator(Operator::KeepCopy { volume: id }));
         json(&self.change_note())
     }
 
@@ -223,7 +193,7 @@ impl Control {
         }
     }
 
-    fn change_note(&self) -> Changed {
+    pub(super) fn change_note(&self) -> Changed {
         let status = self.node.status(boot_time());
         let away = status.partner.is_some() && !status.partner_alive;
         let note = if away {
@@ -306,6 +276,7 @@ impl Control {
             node: self.config.node.number,
             name: self.config.node_name(),
             pid: std::process::id(),
+            maintenance: self.maintenance(),
             uptime_s: self.started.elapsed().as_secs(),
             partner: facts::partner(&node, &self.config, &self.pool, &self.path_errors),
             witness: facts::witness(&node, &self.pool, &self.witness.error),
@@ -372,7 +343,7 @@ impl Control {
         }
     }
 
-    fn volume(&self, name: &str) -> Answer {
+    pub(super) fn volume(&self, name: &str) -> Answer {
         match self
             .volumes()
             .into_iter()

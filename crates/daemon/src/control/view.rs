@@ -24,6 +24,8 @@ pub(crate) struct Decided {
     pub(crate) owner: u8,
     /// Bytes that the partner may lack.
     pub(crate) dirty: u64,
+    /// Bytes that are marked on the partner's copy, as it says.
+    pub(crate) partner_dirty: Option<u64>,
     /// A copy under way.
     pub(crate) resync: Option<Progress>,
     /// State of each copy, by node number - 1.
@@ -90,6 +92,7 @@ pub(crate) fn volume(
         members: known.members.clone(),
         owner: known.owner,
         dirty,
+        partner_dirty: known.partner_dirty,
         resync: resync.filter(|copy| copy.total > 0),
         resync_compared: counts.resync_compared,
         resync_copied: counts.resync_copied,

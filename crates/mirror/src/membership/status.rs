@@ -189,6 +189,9 @@ impl Membership {
                 format!("being brought up to date by node {partner}; serves nobody until then")
             }
             Role::Alone(_) if self.settings.partner.is_none() => String::from("single replica"),
+            Role::Alone(Sync::Off) if self.partner_leaves() => {
+                format!("serves alone; node {partner} is in maintenance")
+            }
             Role::Alone(sync) => {
                 let what = match sync {
                     Sync::Off if self.channel != Some(true) => "waits for a data connection to",

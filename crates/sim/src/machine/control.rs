@@ -15,7 +15,7 @@ use in_force::WITNESS_PATH;
 use lockstep_engine::interface::iscsi::{Portal, Settings, TargetId, TargetSettings};
 use lockstep_engine::interface::{FromShard, ToShard};
 use lockstep_engine::node::Node;
-use lockstep_engine::node_interface::{NodeAction, NodeEvent, NodeSettings, Severity};
+use lockstep_engine::node_interface::{NodeAction, NodeEvent, NodeSettings, Operator, Severity};
 use lockstep_mirror::control::{Incarnation, NodeId};
 use lockstep_mirror::lease::Timing;
 use lockstep_mirror::metadata_layout::SUPERBLOCK_OFFSETS;
@@ -310,6 +310,27 @@ impl Machine {
         if self.is_running() {
             self.tell(ctx, NodeEvent::Stop);
         }
+    }
+
+    /// An operator takes it out of service, which the daemon refuses where the partner cannot
+    /// serve, or puts it back.
+    pub fn maintain(&mut self, ctx: &mut Context, enter: bool) {
+        if !self.is_running() {
+            return;
+        }
+        let now = self.clock.read(ctx.now);
+        if enter && !self.control().node.needed_for(now).is_empty() {
+            return ctx.count("maintenance refused");
+        }
+        let force = false;
+        let order = Operator::Maintenance { enter, force };
+        self.tell(ctx, NodeEvent::Operator(order));
+    }
+
+    /// Whether it is in maintenance, or was when it stopped.
+    #[must_use]
+    pub const fn is_out_of_service(&self) -> bool {
+        self.stores.maintenance
     }
 
     fn carry_out(&mut self, ctx: &mut Context, action: NodeAction) {

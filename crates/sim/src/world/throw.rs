@@ -39,6 +39,8 @@ impl World {
                 self.machines[node].start(ctx);
             }
             Fault::Stop(node) => self.machines[node].stop(ctx),
+            Fault::Enter(node) => self.machines[node].maintain(ctx, true),
+            Fault::Leave(node) => self.machines[node].maintain(ctx, false),
             Fault::Pause(node, ms) => self.machines[node].pause(ctx, Duration::from_millis(ms)),
             Fault::Cut(link, direction) => self.set_link(link, direction, false),
             Fault::Mend(link, direction) => self.set_link(link, direction, true),
@@ -133,6 +135,8 @@ impl World {
             Fault::Mend(..) => self.isolated.is_none() && self.parted.is_none(),
             Fault::MendPath(..) => self.isolated.is_none(),
             Fault::Rejoin(_) => self.isolated.is_some(),
+            Fault::Enter(node) => !calm && self.machines[node].is_running(),
+            Fault::Leave(node) => self.machines[node].is_out_of_service(),
             Fault::NormalDisks(_) | Fault::NoLosses | Fault::Calm | Fault::Next => true,
             _ => self.majority_fault_makes_sense(fault),
         }
@@ -295,6 +299,7 @@ impl World {
         self.set_losses(0);
         for node in 0..2 {
             self.throw(Fault::NormalDisks(node));
+            self.throw(Fault::Leave(node));
             if self.machines[node].process.is_none() {
                 let delay = self.chance.millis(1, 3000);
                 self.ctx.after(delay, What::Fault(Fault::Start(node)));
@@ -307,6 +312,9 @@ impl World {
         for node in 0..2 {
             if self.machines[node].process.is_none() {
                 self.throw(Fault::Start(node));
+            }
+            if self.machines[node].is_running() {
+                self.throw(Fault::Leave(node));
             }
         }
     }
