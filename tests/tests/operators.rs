@@ -68,9 +68,15 @@ fn both_nodes_are_upgraded_under_load_and_no_initiator_sees_an_error() {
         // The new version is started, and stands aside until it is told to come back.
         assert!(pair.nodes[node].terminate().success());
         pair.nodes[node].start();
-        let status = pair.nodes[node].client().status().unwrap();
-        assert_eq!(status.maintenance, MaintenanceState::On);
-        assert_eq!(status.level, Level::Degraded, "{:?}", status.concerns);
+        pair.nodes[node].wait_for("maintenance to be shown", START_LIMIT, |node| {
+            let status = node.client().status();
+            let shown = |it: &lockstep_api::status::Concern| it.todo.contains("maintenance leave");
+            status.is_ok_and(|it| {
+                it.maintenance == MaintenanceState::On
+                    && it.level == Level::Degraded
+                    && it.concerns.iter().any(shown)
+            })
+        });
         leave(&mut pair, node);
     }
     for node in &pair.nodes {

@@ -5,7 +5,7 @@ use crate::error::ApiError;
 use crate::node::{EnterMaintenance, MaintenanceState};
 use crate::pool::{Account, Changed, PoolView, SetAccount, SetDiscovery, SetWitness};
 use crate::status::{Event, Session, Status};
-use crate::volume::{CreateVolume, SetAccess, SetStrategy, Strategy, Volume};
+use crate::volume::{CreateVolume, ReplicaAt, SetAccess, SetStrategy, Strategy, Volume};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
@@ -127,6 +127,34 @@ impl Client {
             escape(confirm)
         );
         self.request(Method::POST, &path, Bytes::new())
+    }
+
+    /// A volume that has its only copy on this node gets one on the other node.
+    pub fn add_replica(&self, name: &str, at: &ReplicaAt) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/replica", escape(name));
+        self.send(Method::POST, &path, at)
+    }
+
+    /// This node's copy of a volume is replaced by a blank one.
+    pub fn replace_replica(&self, name: &str, at: &ReplicaAt) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/replica", escape(name));
+        self.send(Method::PUT, &path, at)
+    }
+
+    /// The other node's copy of a volume is given up; its image stays there.
+    pub fn remove_replica(
+        &self,
+        name: &str,
+        node: &str,
+        confirm: &str,
+    ) -> Result<Changed, ClientError> {
+        let path = format!(
+            "/v1/volumes/{}/replica?node={}&confirm={}",
+            escape(name),
+            escape(node),
+            escape(confirm)
+        );
+        self.request(Method::DELETE, &path, Bytes::new())
     }
 
     /// This node begins to hand its volumes to the partner; the status tells when that is done.

@@ -105,6 +105,18 @@ pub struct ReplicaPlace {
     pub image: String,
 }
 
+/// POST and PUT /v1/volumes/NAME/replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaAt {
+    /// A file or block device of that node; absent: where it is, or the usual place of a new one.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// PUT: the volume's name once more.
+    #[serde(default)]
+    pub confirm: String,
+}
+
 /// Whom a volume lets in; replaces what was there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

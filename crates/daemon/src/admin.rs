@@ -39,6 +39,21 @@ pub(crate) enum Request {
         confirm: String,
         corrupt: bool,
     },
+    AddReplica {
+        name: String,
+        image: Option<String>,
+    },
+    RemoveReplica {
+        name: String,
+        node: String,
+        confirm: String,
+    },
+    /// This node's copy.
+    ReplaceReplica {
+        name: String,
+        image: Option<String>,
+        confirm: String,
+    },
     EnterMaintenance(EnterMaintenance),
     /// The node that is meant.
     LeaveMaintenance(String),

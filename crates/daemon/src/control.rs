@@ -11,6 +11,7 @@ pub(crate) mod links;
 mod local;
 mod operators;
 mod pool_in_force;
+mod replicas;
 mod start;
 mod verdict;
 mod view;
@@ -91,6 +92,8 @@ pub(crate) enum Written {
 pub(crate) struct Local {
     pub(crate) state: LocalState,
     copy: local::Copy,
+    /// It was opened as one of two.
+    mirrored: bool,
     /// Why it could not be used the last time, as it was said.
     said: Option<String>,
     /// The thread of its superblock's writes, while it is open.

@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use lockstep_api::volume::SetStrategy;
+use lockstep_api::volume::{ReplicaAt, SetStrategy};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io;
@@ -89,6 +89,12 @@ fn admin(asker: Asker) -> Router {
         .route("/v1/volumes/{name}/access", put(access))
         .route("/v1/volumes/{name}/resolve", post(resolve))
         .route("/v1/volumes/{name}/force-activate", post(force_activate))
+        .route(
+            "/v1/volumes/{name}/replica",
+            post(add_replica)
+                .put(replace_replica)
+                .delete(remove_replica),
+        )
         .route(
             "/v1/node/maintenance",
             post(enter_maintenance).delete(leave_maintenance),
@@ -188,6 +194,51 @@ async fn force_activate(
         name,
         confirm,
         corrupt,
+    };
+    respond(ask(&asker, request).await)
+}
+
+async fn add_replica(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Response {
+    match parse::<ReplicaAt>(&body) {
+        Ok(ReplicaAt { image, .. }) => {
+            respond(ask(&asker, Request::AddReplica { name, image }).await)
+        }
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn replace_replica(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Response {
+    match parse::<ReplicaAt>(&body) {
+        Ok(ReplicaAt { image, confirm }) => {
+            let request = Request::ReplaceReplica {
+                name,
+                image,
+                confirm,
+            };
+            respond(ask(&asker, request).await)
+        }
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn remove_replica(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let (node, confirm) = (said(&query, "node"), said(&query, "confirm"));
+    let request = Request::RemoveReplica {
+        name,
+        node,
+        confirm,
     };
     respond(ask(&asker, request).await)
 }

@@ -140,6 +140,7 @@ impl Node {
                 );
                 self.unavailable.insert(volume, reason);
             }
+            NodeEvent::CloseVolume { volume } => self.close_volume(turn, volume),
             NodeEvent::VolumeGone { volume } => self.volume_gone(turn, volume),
             NodeEvent::SuperblockWritten { volume, ok } => {
                 self.superblock_written(turn, volume, ok)
@@ -190,6 +191,7 @@ impl Node {
         }
         self.step_maintenance(turn);
         self.step_volumes(turn);
+        self.step_closing(turn);
         self.step_votes(turn);
         self.step_pool(turn);
         self.step_portals(turn);

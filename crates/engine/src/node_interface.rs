@@ -135,6 +135,12 @@ pub enum NodeEvent<'a> {
         /// Why, for a person.
         reason: String,
     },
+    /// The copy here is to be let go for a while, in order: Node drains and detaches it, keeps its
+    /// votes, and says [`NodeAction::VolumeClosed`].
+    CloseVolume {
+        /// Which one.
+        volume: VolumeId,
+    },
     /// A volume was deleted; Node detaches it.
     VolumeGone {
         /// Which one.
@@ -283,6 +289,11 @@ pub enum NodeAction {
         number: u64,
         /// Who is logged in there.
         found: Initiators,
+    },
+    /// The end of a `CloseVolume`: the shard was told to detach it.
+    VolumeClosed {
+        /// Which one.
+        volume: VolumeId,
     },
     /// Open or close this node's data portals.
     Portals {

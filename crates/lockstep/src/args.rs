@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// Mirrored volumes
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// The copies of a volume on the nodes, changed while it is served
+    #[command(subcommand)]
+    Replica(ReplicaVerb),
     /// This node itself
     #[command(subcommand)]
     Node(NodeVerb),
@@ -239,6 +242,41 @@ impl From<StrategyWord> for Strategy {
             StrategyWord::Majority => Self::Majority,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReplicaVerb {
+    /// Give a volume whose only copy is on this node a second one on the other node
+    Add {
+        /// The volume
+        volume: String,
+        /// A file or block device of the other node (default: VOLUME.img in its first directory)
+        #[arg(long, value_name = "PATH")]
+        image: Option<String>,
+    },
+    /// Give up the other node's copy; its image stays there
+    Remove {
+        /// The volume
+        volume: String,
+        /// The node whose copy is given up, by number or name
+        #[arg(long, value_name = "NODE")]
+        node: String,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+    /// Replace this node's copy, which is lost or whose disk failed, by a blank one; all of it is
+    /// then compared with the other node's
+    Replace {
+        /// The volume
+        volume: String,
+        /// Another file or block device of this node (default: the one that it had)
+        #[arg(long, value_name = "PATH")]
+        image: Option<String>,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -45,6 +45,7 @@ impl Control {
             NodeAction::WriteAcceptor { bytes } => {
                 self.write_state(ACCEPTOR_FILE, bytes, Written::Acceptor);
             }
+            NodeAction::VolumeClosed { volume } => self.volume_closed(volume),
             NodeAction::StoreMaintenance { on } => self.store_maintenance(on),
             NodeAction::StoreConfig { bytes } => {
                 self.write_state(POOL_STATE_FILE, bytes, Written::Config);

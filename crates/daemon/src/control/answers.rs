@@ -13,6 +13,7 @@ use lockstep_api::status::{Level, Session, Status};
 use lockstep_api::volume::Volume;
 use lockstep_engine::node_interface::{NodeEvent, Operator};
 use lockstep_mirror::control::VolumeId;
+use tokio::sync::oneshot;
 
 impl Control {
     /// Answers, or keeps the request until it can be answered.
@@ -55,16 +56,28 @@ impl Control {
                 });
                 return;
             }
-            change => match self.changed(&change) {
-                Ok((next, what)) => {
-                    self.propose(&next, what, change, reply);
-                    return;
-                }
+            Request::ReplaceReplica {
+                ref name,
+                ref image,
+                ref confirm,
+            } => match self.replace_replica(name, image.as_deref(), confirm) {
+                Ok(Some(answer)) => answer,
+                Ok(None) => return self.propose_change(request, reply),
                 Err(refusal) => Err(refusal),
             },
+            change => return self.propose_change(change, reply),
         };
         // Whoever asked may have gone.
         let _ = reply.send(answer);
+    }
+
+    /// Has both nodes agree on a change, or refuses it.
+    fn propose_change(&mut self, change: Request, reply: oneshot::Sender<Answer>) {
+        match self.changed(&change) {
+            Ok((next, what)) => self.propose(&next, what, change, reply),
+            // Whoever asked may have gone.
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
     }
 
     /// Answers a request that had to wait for the list of sessions.
@@ -169,6 +182,9 @@ impl Control {
                 let text = format!("strategy of volume {name}: {}", strategy.word());
                 Ok((next, text))
             }
+            Request::AddReplica { .. }
+            | Request::RemoveReplica { .. }
+            | Request::ReplaceReplica { .. } => self.changed_replicas(change),
             Request::Apply => Ok((self.edited_pool()?, "the edited pool file applied".into())),
             _ => unreachable!("everything else is answered at once"),
         }

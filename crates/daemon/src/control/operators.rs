@@ -91,7 +91,7 @@ impl Control {
     }
 
     /// A node as a person names it: by number or by name.
-    fn node_number(&self, named: &str) -> Option<u8> {
+    pub(super) fn node_number(&self, named: &str) -> Option<u8> {
         let number = named.parse().ok().filter(|it| [1, 2].contains(it));
         let known = self.pool.nodes.iter().find(|node| node.name == named);
         let own = (named == self.config.node_name()).then_some(self.config.node.number);

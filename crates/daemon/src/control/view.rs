@@ -133,6 +133,11 @@ fn state(
             None,
         ),
         (Some(LocalState::Failed { why, .. }), _) => ("failed", why.clone(), None),
+        (Some(LocalState::Reopening { .. }), _) => (
+            "opening",
+            "its copy here is let go and opened again".into(),
+            None,
+        ),
         (Some(LocalState::Leaving), _) => ("waiting", "it is being deleted".into(), None),
         (_, Some(decided)) => (decided.state, decided.reason.clone(), None),
         (None, None) if volume.replica(me).is_none() => (

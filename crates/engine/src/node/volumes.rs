@@ -21,6 +21,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// "Transitioning" is said for no longer than this; initiators then take the path for dead. A node
 /// that lacks a quorum by then sends them to the other one, which may have it.
 const TRANSITION: Duration = Duration::from_secs(10);
+/// What initiators have sent to a volume that is closed is committed within this time.
+const CLOSE: Duration = Duration::from_secs(10);
 /// Register messages in one frame: one a volume and phase.
 const MAX_MESSAGES: usize = 512;
 
@@ -36,6 +38,8 @@ pub(super) struct Volume {
     servable: bool,
     /// Since when it is not served although it may be again in moments.
     passing_since: Option<Time>,
+    /// The driver wants it closed.
+    closing: bool,
 }
 
 impl Volume {
@@ -155,6 +159,7 @@ impl Node {
             groups: Vec::new(),
             servable: false,
             passing_since: None,
+            closing: false,
         };
         self.volumes.insert(spec.id, volume);
         turn.touched.insert(spec.id);
@@ -166,6 +171,30 @@ impl Node {
         self.witness.forget(turn, id);
         if self.volumes.remove(&id).is_some() {
             turn.order(ToShard::Detach(id));
+        }
+    }
+
+    pub(super) fn close_volume(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
+        self.unavailable.remove(&id);
+        match self.volumes.get_mut(&id) {
+            Some(volume) => {
+                volume.closing = true;
+                volume.membership.stop(turn.now + CLOSE);
+                turn.touched.insert(id);
+            }
+            None => turn.out.push(NodeAction::VolumeClosed { volume: id }),
+        }
+    }
+
+    /// Lets go of volumes that are to be closed, once nothing of them is uncommitted here.
+    pub(super) fn step_closing(&mut self, turn: &mut Turn<'_>) {
+        let done =
+            |(id, it): (&VolumeId, &Volume)| (it.closing && it.membership.stopped()).then_some(*id);
+        let closed: Vec<VolumeId> = self.volumes.iter().filter_map(done).collect();
+        for volume in closed {
+            self.volumes.remove(&volume);
+            turn.order(ToShard::Detach(volume));
+            turn.out.push(NodeAction::VolumeClosed { volume });
         }
     }
 

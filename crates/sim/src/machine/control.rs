@@ -352,6 +352,7 @@ impl Machine {
                 );
             }
             NodeAction::WriteAcceptor { bytes } => self.write(ctx, Write::Acceptor(bytes)),
+            NodeAction::VolumeClosed { .. } => ctx.count("volumes closed"),
             NodeAction::StoreMaintenance { on } => self.stores.maintenance = on,
             NodeAction::StoreConfig { bytes } => self.write(ctx, Write::Pool(bytes)),
             NodeAction::ConfigCommitted {

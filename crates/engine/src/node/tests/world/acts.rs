@@ -162,6 +162,7 @@ impl World {
                 let delay = ms(self.dice(30) + 1);
                 self.later(who, delay, Later::AcceptorDone { bytes });
             }
+            NodeAction::VolumeClosed { .. } => self.say(alloc::format!("{} closed", who + 1)),
             NodeAction::StoreMaintenance { on } => self.machines[who].maintenance = on,
             NodeAction::StoreConfig { bytes } => {
                 let delay = ms(self.dice(30) + 1);
