@@ -13,13 +13,19 @@ pub(crate) fn judge(status: &mut Status, edited: bool, general: Vec<Concern>) {
     concerns.extend(maintenance(status.maintenance));
     concerns.extend(general);
     for volume in &status.volumes {
-        let aside = status.maintenance != MaintenanceState::Off && volume.state == "waiting";
-        // That it is not served here is meant, and said above.
-        concerns.extend(
-            (!aside)
-                .then(|| of_volume(volume, &status.partner))
-                .flatten(),
-        );
+        concerns.extend(match (status.maintenance, volume.state.as_str()) {
+            (MaintenanceState::Off, _) => of_volume(volume, &status.partner),
+            // That it is not served here is meant, and said above.
+            (_, "waiting") => None,
+            (_, "unavailable") => Some(concern(
+                Level::Critical,
+                format!("volume {}", volume.name),
+                volume.reason.clone(),
+                "bring the other node back, or end the maintenance of this one: lockstep node \
+                maintenance leave",
+            )),
+            _ => of_volume(volume, &status.partner),
+        });
     }
     if edited {
         concerns.push(concern(
