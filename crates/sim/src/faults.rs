@@ -20,6 +20,8 @@ pub enum Fault {
     Start(usize),
     /// A node is asked to stop in order.
     Stop(usize),
+    /// An operator has a node's copy served, for the other node is gone.
+    Force(usize),
     /// An operator takes a node out of service, and puts it back.
     Enter(usize),
     /// See above.
@@ -98,6 +100,7 @@ enum Kind {
     CrashLoop,
     Stop,
     Maintenance,
+    Decide,
     Pause,
     LongPause,
     Cut,
@@ -112,13 +115,14 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 17] = [
+const KINDS: [Kind; 18] = [
     Kind::Kill,
     Kind::PowerCut,
     Kind::BothDown,
     Kind::CrashLoop,
     Kind::Stop,
     Kind::Maintenance,
+    Kind::Decide,
     Kind::Pause,
     Kind::LongPause,
     Kind::Cut,
@@ -257,6 +261,19 @@ impl Plan {
                     (long + Duration::from_secs(12), Fault::Start(node)),
                 ]
             }
+            Kind::Decide if now.running == [true; 2] && now.isolated.is_none() => {
+                // The other one goes on alone, and is gone as well when this one returns.
+                let alone = prng.millis(0, 9000);
+                let back = alone + prng.millis(10, 3000);
+                let force = back + prng.millis(2500, 20_000);
+                vec![
+                    (soon, Fault::Kill(node)),
+                    (alone, down(1 - node)),
+                    (back, Fault::Start(node)),
+                    (force, Fault::Force(node)),
+                    (force + prng.millis(10, 8000), Fault::Start(1 - node)),
+                ]
+            }
             Kind::Maintenance if now.running == [true; 2] => {
                 // A restart in the middle, at times: the new version.
                 let mut faults = vec![(soon, Fault::Enter(node)), (long * 2, Fault::Leave(node))];
@@ -349,6 +366,7 @@ impl Fault {
             Self::PowerCut(_) => "power cuts",
             Self::Start(_) => "starts",
             Self::Stop(_) => "orderly stops",
+            Self::Force(_) => "decisions by force",
             Self::Enter(_) => "maintenance",
             Self::Pause(..) => "pauses",
             Self::Cut(..) => "sync links cut (one way each)",
@@ -423,7 +441,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 14), (true, 25)] {
+        for (witness, kinds) in [(false, 15), (true, 26)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -2,6 +2,7 @@
 //! faults, and the checks. Everything happens here, one event after the other.
 
 mod checks;
+mod decisions;
 mod majority;
 mod throw;
 
@@ -103,6 +104,10 @@ pub struct World {
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
+    /// An operator decided for a copy, and the two have not come together since; at most until.
+    deciding: Option<Duration>,
+    /// The split that came of it was resolved.
+    chosen: bool,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -195,6 +200,8 @@ impl World {
             cut_off: None,
             rest: None,
             last_power_cut: None,
+            deciding: None,
+            chosen: false,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,

@@ -327,6 +327,33 @@ impl Machine {
         self.tell(ctx, NodeEvent::Operator(order));
     }
 
+    /// An operator has the copy here served by force; whether the daemon takes that.
+    pub fn force(&mut self, ctx: &mut Context) -> bool {
+        let (volume, corrupt) = (VOLUME, false);
+        let now = self.clock.read(ctx.now);
+        if self.control().node.may_force(now, volume, corrupt).is_err() {
+            return false;
+        }
+        let order = Operator::ForceActivate { volume, corrupt };
+        self.tell(ctx, NodeEvent::Operator(order));
+        true
+    }
+
+    /// An operator chooses a copy after a split brain: the one here, or the other one.
+    pub fn keep(&mut self, ctx: &mut Context, mine: bool) {
+        let volume = VOLUME;
+        self.tell(
+            ctx,
+            NodeEvent::Operator(Operator::KeepCopy { volume, mine }),
+        );
+    }
+
+    /// It runs and says that the copies were written apart.
+    #[must_use]
+    pub fn knows_of_split(&self) -> bool {
+        self.is_running() && self.is_split(VOLUME)
+    }
+
     /// Whether it is in maintenance, or was when it stopped.
     #[must_use]
     pub const fn is_out_of_service(&self) -> bool {
