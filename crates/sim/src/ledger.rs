@@ -141,29 +141,40 @@ impl Ledger {
         self.sectors.iter().filter_map(check).collect()
     }
 
-    /// A ledger of a disk that now holds these stamps, whatever was done before. Writes that were
-    /// not answered may still take effect.
+    /// A ledger of a disk that now holds these stamps, whatever was done before; what it holds was
+    /// written in this history or in that other one. Writes of this one that were not answered may
+    /// still take effect.
     #[must_use]
-    pub fn beginning_with(&self, at: Moment, held: impl Fn(u64) -> Stamp) -> Self {
+    pub fn beginning_with(
+        &self,
+        at: Moment,
+        other: Option<&Self>,
+        held: impl Fn(u64) -> Stamp,
+    ) -> Self {
         let mut next = Self::new();
         let open = |stamp: &Stamp| {
-            let write = &self.writes[stamp];
-            write.ended.is_none() && !write.refused
+            let write = self.writes.get(stamp);
+            write.is_some_and(|write| write.ended.is_none() && !write.refused)
         };
-        for (&sector, history) in &self.sectors {
-            let now = held(sector);
-            let kept = history
-                .writes
-                .iter()
-                .filter(|stamp| open(stamp) || **stamp == now);
-            for stamp in kept {
-                let mut write = self.writes[stamp];
-                if !open(stamp) {
-                    // As if it had been written at this moment.
-                    (write.began, write.ended, write.refused) = (at, Some(at), false);
+        let histories = [Some(self), other];
+        for ledger in histories.into_iter().flatten() {
+            for (&sector, history) in &ledger.sectors {
+                let now = held(sector);
+                for stamp in history.writes.iter().copied() {
+                    let mut write = ledger.writes[&stamp];
+                    let listed = &mut next.sectors.entry(sector).or_default().writes;
+                    if listed.contains(&stamp) || !open(&stamp) && stamp != now {
+                        continue;
+                    }
+                    if open(&stamp) {
+                        write = self.writes[&stamp];
+                    } else {
+                        // As if it had been written at this moment.
+                        (write.began, write.ended, write.refused) = (at, Some(at), false);
+                    }
+                    listed.push(stamp);
+                    next.writes.insert(stamp, write);
                 }
-                next.writes.insert(*stamp, write);
-                next.sectors.entry(sector).or_default().writes.push(*stamp);
             }
         }
         next
@@ -447,7 +458,7 @@ mod tests {
             }
         }
         let seen = |stamp: Stamp| {
-            let mut line = before.beginning_with(10, |_| 1);
+            let mut line = before.beginning_with(10, None, |_| 1);
             line.read(11, 12, 5, stamp);
             line.violations().len()
         };

@@ -108,6 +108,8 @@ pub struct World {
     deciding: Option<Duration>,
     /// The split that came of it was resolved.
     chosen: bool,
+    /// What was done before an operator decided for a copy.
+    line_before: Option<Ledger>,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -202,6 +204,7 @@ impl World {
             last_power_cut: None,
             deciding: None,
             chosen: false,
+            line_before: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,

@@ -95,7 +95,7 @@ impl Control {
         let number = named.parse().ok().filter(|it| [1, 2].contains(it));
         let known = self.pool.nodes.iter().find(|node| node.name == named);
         let own = (named == self.config.node_name()).then_some(self.config.node.number);
-        number.or(own).or(known.map(|node| node.number))
+        number.or(own).or_else(|| known.map(|node| node.number))
     }
 
     /// The volume of a command, or a refusal that names it.

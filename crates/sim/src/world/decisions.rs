@@ -43,7 +43,9 @@ impl World {
             files.image.read(sector * SECTOR as u64, &mut bytes);
             stamp_of(&bytes).unwrap_or_default()
         };
-        self.ledger = self.ledger.beginning_with(self.ctx.step, held);
+        let (step, before) = (self.ctx.step, self.line_before.as_ref());
+        let line = self.ledger.beginning_with(step, before, held);
+        self.line_before = Some(core::mem::replace(&mut self.ledger, line));
     }
 
     /// Chooses a copy once both nodes know that they were written apart.
