@@ -8,7 +8,7 @@ mod deletion;
 mod facts;
 mod lane;
 pub(crate) mod links;
-mod local;
+pub(crate) mod local;
 mod operators;
 mod pool_in_force;
 mod replicas;
@@ -30,7 +30,7 @@ use crate::recorder::{self, Recorder};
 use crate::secret::PAIR_SECRET_MIN;
 use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
-use crate::{durable, uuid};
+use crate::{certificate, durable, uuid};
 use deletion::{Deletion, Question};
 use lane::Lane;
 use links::{LinkInput, LinkNumbers, LinkSender};
@@ -187,6 +187,10 @@ impl Control {
         );
         let incarnation = Incarnation(u64::from_be_bytes(uuid::random()));
         let state = config.node.state_directory.clone();
+        certificate::note_run(&state, incarnation).map_err(|source| RunError::State {
+            path: state.join(INCARNATION_FILE),
+            source,
+        })?;
         let read = |name: &str| {
             let path = state.join(name);
             durable::read_if_there(&path).map_err(|source| RunError::State { path, source })
@@ -574,6 +578,9 @@ fn in_words(refusal: ConfigRefusal) -> Refusal {
     Refusal::new(class, "the pool configuration", why, todo)
 }
 
+/// Which run of the daemon this is; the last one's, when none runs.
+pub(crate) const INCARNATION_FILE: &str = "incarnation";
+
 /// The register's votes.
 const ACCEPTOR_FILE: &str = "register";
 
@@ -581,4 +588,4 @@ const ACCEPTOR_FILE: &str = "register";
 const MAINTENANCE_FILE: &str = "maintenance";
 
 /// The pool configuration as `Node` keeps it: in force, and prepared.
-const POOL_STATE_FILE: &str = "pool.state";
+pub(crate) const POOL_STATE_FILE: &str = "pool.state";

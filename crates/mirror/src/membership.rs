@@ -20,6 +20,7 @@ use status::Rate;
 
 mod alone;
 mod common;
+mod ended;
 mod facts;
 mod force;
 mod idle;
@@ -37,6 +38,7 @@ mod terms;
 mod tests;
 mod votes;
 
+pub use ended::{Certified, Left};
 pub use force::ForceRefusal;
 pub use maintenance::Maintenance;
 pub use terms::{Asks, Contact, Output, Settings, Severity, Turn, Why};
@@ -88,6 +90,8 @@ pub struct Membership {
     /// When it woke, or heard the partner again, after a time in which the partner may have gone
     /// alone.
     overslept: Option<Time>,
+    /// The run that a death certificate named, and when.
+    certified: Option<(Incarnation, Time)>,
     channel: Option<bool>,
     channel_since: Time,
     union_durable: bool,
@@ -176,6 +180,7 @@ impl Membership {
             reached: None,
             reached_again: None,
             overslept: None,
+            certified: None,
             channel: None,
             channel_since: now,
             union_durable: false,

@@ -12,6 +12,7 @@ use crate::context::{Context, What};
 use crate::disk::SECTOR;
 use crate::faults::{Fault, Plan};
 use crate::ledger::Ledger;
+use crate::machine::certifier::Supervisor;
 use crate::machine::{DiskSpeed, Machine, NodeStores};
 use crate::network::{LinkId, Network};
 use crate::prng::Prng;
@@ -183,6 +184,7 @@ impl World {
             process: None,
             runs: 0,
             prng: chance.fork(),
+            supervisor: Supervisor::default(),
             watch: Watch::default(),
         });
         Self {
@@ -250,6 +252,7 @@ impl World {
                     witness.event(ctx, run, event);
                 }
             }
+            What::Supervisor { host, event } => self.machines[host].supervisor_event(ctx, event),
             What::Initiator { host, event } => {
                 self.clients[host - FIRST_CLIENT].event(ctx, &mut self.ledger, event)
             }

@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::context::What;
 use crate::faults::{Fault, Situation};
 use crate::machine::DiskSpeed;
+use crate::machine::certifier::SupervisorEvent;
 use crate::network::LinkId;
 use crate::witness::WitnessMachine;
 use core::time::Duration;
@@ -27,6 +28,9 @@ impl World {
         let ctx = &mut self.ctx;
         match fault {
             Fault::Kill(node) => self.machines[node].kill(ctx),
+            Fault::Certify(host, back) => {
+                self.machines[host].supervisor_event(ctx, SupervisorEvent::Begin { back });
+            }
             Fault::PowerCut(node) => {
                 self.machines[node].power_cut(ctx);
                 self.last_power_cut = Some(ctx.now);
@@ -145,6 +149,7 @@ impl World {
                 !calm && joined && bearable && self.whole_links() == self.node_links()
             }
             Fault::CutPath(..)
+            | Fault::Certify(..)
             | Fault::Reset
             | Fault::SlowDisks(_)
             | Fault::Losses
