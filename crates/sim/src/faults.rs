@@ -119,7 +119,7 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 20] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
