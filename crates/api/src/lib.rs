@@ -7,7 +7,9 @@ pub mod error;
 pub mod node;
 pub mod pool;
 pub mod quantity;
+pub mod resync;
 pub mod status;
+pub mod verify;
 pub mod volume;
 
 pub use client::{Client, ClientError};

@@ -111,6 +111,8 @@ pub struct World {
     chosen: bool,
     /// What was done before an operator decided for a copy.
     line_before: Option<Ledger>,
+    /// Sectors that rotted, until they were repaired, and the node on whose disk.
+    rotten: Option<(usize, u64)>,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -127,6 +129,8 @@ enum Phase {
     Calm(Duration),
     /// Both serve; what was begun is ended.
     Ending,
+    /// Bits have rotted on one node's disk, or none have, and both copies are compared.
+    Verifying(Duration),
     /// Everything is read by each path.
     Reading,
     /// Over.
@@ -181,6 +185,8 @@ impl World {
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
+            hung_until: Duration::ZERO,
+            bad: BTreeSet::new(),
             process: None,
             runs: 0,
             prng: chance.fork(),
@@ -207,6 +213,7 @@ impl World {
             deciding: None,
             chosen: false,
             line_before: None,
+            rotten: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,

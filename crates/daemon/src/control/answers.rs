@@ -45,6 +45,7 @@ impl Control {
             Request::EnterMaintenance(wish) => self.enter_maintenance(&wish),
             Request::LeaveMaintenance(node) => self.leave_maintenance(&node),
             Request::KeepConfig => self.keep_config(),
+            Request::Verify(name, repair) => self.verify(&name, repair),
             Request::Create(_) if self.entries_are_coming() => {
                 self.wait_for_change(Asked { request, reply });
                 return;
@@ -185,6 +186,12 @@ impl Control {
             Request::AddReplica { .. }
             | Request::RemoveReplica { .. }
             | Request::ReplaceReplica { .. } => self.changed_replicas(change),
+            Request::SetPriority(name, priority) => {
+                let next = self.pool.with_priority(name, *priority).map_err(refused)?;
+                let word = priority.map_or("that of each node", |it| it.word());
+                let text = format!("priority of resyncs of volume {name}: {word}");
+                Ok((next, text))
+            }
             Request::Apply => Ok((self.edited_pool()?, "the edited pool file applied".into())),
             _ => unreachable!("everything else is answered at once"),
         }
@@ -426,7 +433,7 @@ fn change_name(change: &Request) -> String {
         Request::DeleteAccount(name) => format!("account {name}"),
         Request::SetDiscovery(_) => "discovery".into(),
         Request::SetWitness(_) | Request::RemoveWitness => "witness".into(),
-        Request::SetStrategy(name, _) => format!("volume {name}"),
+        Request::SetStrategy(name, _) | Request::SetPriority(name, _) => format!("volume {name}"),
         _ => "the pool configuration".into(),
     }
 }
