@@ -2,6 +2,7 @@
 //! faults, and the checks. Everything happens here, one event after the other.
 
 mod checks;
+mod decisions;
 mod majority;
 mod throw;
 
@@ -106,6 +107,12 @@ pub struct World {
     last_power_cut: Option<Duration>,
     /// A disk failed and was replaced.
     replaced: bool,
+    /// An operator decided for a copy, and the two have not come together since; at most until.
+    deciding: Option<Duration>,
+    /// The split that came of it was resolved.
+    chosen: bool,
+    /// What was done before an operator decided for a copy.
+    line_before: Option<Ledger>,
     /// Sectors that rotted, until they were repaired, and the node on whose disk.
     rotten: Option<(usize, u64)>,
     longest_gap: Duration,
@@ -207,6 +214,9 @@ impl World {
             rest: None,
             last_power_cut: None,
             replaced: false,
+            deciding: None,
+            chosen: false,
+            line_before: None,
             rotten: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,

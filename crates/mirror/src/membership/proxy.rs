@@ -2,7 +2,7 @@
 //! while its copy is brought up to date, and for as long as its disk has failed.
 
 use super::report::Report;
-use super::{Contact, Membership, Output, Role, Turn, Why};
+use super::{Contact, Maintenance, Membership, Output, Role, Turn, Why};
 use crate::control::{Configuration, Incarnation, Members, ToVolume};
 use crate::decide::Plan;
 
@@ -73,7 +73,8 @@ impl Membership {
 
     fn host(&self, turn: &Turn<'_>) -> Option<(Configuration, Incarnation)> {
         let serves = matches!(self.role, Role::Member | Role::Alone(_));
-        let barred = serves || self.stopping.is_some() || self.durable.split_brain;
+        let leaves = self.maintenance != Maintenance::Off;
+        let barred = serves || leaves || self.stopping.is_some() || self.durable.split_brain;
         if !self.settings.proxy || barred || self.refused.is_some() || !self.quiet() {
             return None;
         }
