@@ -418,6 +418,21 @@ impl Plan {
 }
 
 impl Fault {
+    /// Whether a node may be lost to the other one by it.
+    #[must_use]
+    pub const fn takes_a_node_away(self) -> bool {
+        matches!(
+            self,
+            Self::Kill(_)
+                | Self::PowerCut(_)
+                | Self::Stop(_)
+                | Self::Pause(..)
+                | Self::Cut(..)
+                | Self::Isolate(_)
+                | Self::Part(..)
+        )
+    }
+
     /// Its name in the counts.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -128,6 +128,18 @@ impl World {
 
     fn still_makes_sense(&self, fault: Fault) -> bool {
         let calm = self.phase != Phase::Faults;
+        if self.disk_is_failing() && fault.takes_a_node_away() {
+            return false;
+        }
+        let failed = self.machines.iter().any(|machine| machine.disk_fails);
+        if failed
+            && matches!(
+                fault,
+                Fault::Force(_) | Fault::Enter(_) | Fault::Strategy(..)
+            )
+        {
+            return false;
+        }
         let mends = matches!(
             fault,
             Fault::Start(_)
@@ -137,6 +149,7 @@ impl World {
                 | Fault::MendWitness(..)
                 | Fault::EmptyWitness
                 | Fault::Leave(_)
+                | Fault::ReplaceDisk(_)
                 | Fault::NormalDisks(_)
                 | Fault::NoLosses
                 | Fault::Calm
@@ -179,7 +192,10 @@ impl World {
                 !calm && joined && bearable && self.whole_links() == self.node_links()
             }
             Fault::FailDisk(node) => {
-                !calm && !self.replaced && self.together() && !self.other_is_needed(node)
+                let whole = self.isolated.is_none() && self.parted.is_none();
+                let met = whole && self.together() && self.hear_each_other();
+                let out = self.machines.iter().any(|it| it.is_out_of_service());
+                !calm && !self.replaced && met && !out && !self.other_is_needed(node)
             }
             Fault::ReplaceDisk(node) => self.machines[node].disk_fails,
             // A block that neither node can read is lost by design.
@@ -248,6 +264,15 @@ impl World {
                 .last_power_cut
                 .is_some_and(|at| at + FLUSHED_AFTER > self.ctx.now);
         unflushed || !self.shape.majority && self.cut_off == Some(1 - node)
+    }
+
+    /// A disk fails, and the other node does not serve alone yet: if that were taken away now, the
+    /// volume would come to depend on the failed disk.
+    fn disk_is_failing(&self) -> bool {
+        (0..2).any(|node| {
+            let other = &self.machines[1 - node].watch;
+            self.machines[node].disk_fails && !(other.alone() && other.confirmed)
+        })
     }
 
     /// Each node has heard the other one a moment ago.
