@@ -132,13 +132,7 @@ pub const fn is_pass(kind: u16) -> bool {
 
 /// The version in the flags of a command.
 const fn in_flags(version: u64) -> u16 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "modulo the number of versions it has 15 bits"
-    )]
-    {
-        ((version % STATE_VERSIONS) as u16) << 1
-    }
+    ((version % STATE_VERSIONS) as u16) << 1
 }
 
 const fn code(result: Result<(), Refusal>) -> u64 {

@@ -25,7 +25,8 @@ use alloc::vec::Vec;
 
 /// Commands remembered: two windows, for a run of the partner and the one before it. An honest
 /// partner never has more.
-const MAX_ASKED: usize = 2 * MAX_IN_FLIGHT as usize;
+const MAX_ASKED: usize = 2048;
+const _: () = assert!(MAX_ASKED as u64 == 2 * MAX_IN_FLIGHT);
 
 /// A run of the partner, and its number for a command.
 type Key = (Incarnation, u64);

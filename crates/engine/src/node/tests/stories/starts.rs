@@ -144,10 +144,6 @@ fn a_partner_that_returns_is_resynchronised_and_joins() {
     world.run(ms(5000));
     world.boot(1);
     world.run_until(ms(10_000), |it| it.standing(1) == Some(Standing::Target));
-    assert!(
-        !world.machines[1].portals,
-        "its portals stay closed until its partner serves its initiators"
-    );
     world.run_until(ms(2000), |it| it.machines[1].portals);
     assert_eq!(world.standing(1), Some(Standing::Target));
     assert!(
