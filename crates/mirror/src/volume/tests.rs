@@ -6,5 +6,6 @@ mod machine;
 mod manager;
 mod random;
 mod review;
+mod rules;
 mod stories;
 mod world;
