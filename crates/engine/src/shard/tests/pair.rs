@@ -123,3 +123,21 @@ fn the_partners_frames_for_a_volume_that_went_keep_nothing() {
     assert_eq!(session.answer(&mut world, gone), Some(NO_UNIT));
     assert_eq!(world.nodes[0].used(), 0);
 }
+
+#[test]
+fn a_write_is_as_old_as_its_command_however_late_its_data_come() {
+    for node in 0..2 {
+        let mut world = pair([8, 8]);
+        let mut session = Session::login(&mut world, node);
+        let write = session.announce(&mut world, 0, 7);
+        for _ in 0..22 {
+            world.pass(Time::from_millis(200));
+            world.heartbeat();
+        }
+        // Its initiator may have written on the other path meanwhile.
+        session.send(&mut world, write, 0x77);
+        world.pass(Time::from_millis(200));
+        assert_eq!(session.answer(&mut world, write), Some(BUSY));
+        assert_eq!(world.nodes[node].stored(1, 7), 0);
+    }
+}
