@@ -8,10 +8,11 @@ mod deletion;
 mod facts;
 mod lane;
 pub(crate) mod links;
-mod local;
+pub(crate) mod local;
 mod pool_in_force;
 mod start;
 mod verdict;
+mod verify;
 mod view;
 mod watchdog;
 mod witness_link;
@@ -28,7 +29,7 @@ use crate::recorder::{self, Recorder};
 use crate::secret::PAIR_SECRET_MIN;
 use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
-use crate::{durable, uuid};
+use crate::{certificate, durable, uuid};
 use deletion::{Deletion, Question};
 use lane::Lane;
 use links::{LinkInput, LinkNumbers, LinkSender};
@@ -37,7 +38,7 @@ use lockstep_api::status::Level;
 use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
 use lockstep_engine::node::Node;
 use lockstep_engine::node_interface::{ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings};
-use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
+use lockstep_mirror::control::{FromVolume, Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -159,6 +160,7 @@ pub(crate) struct Control {
     entry_due: Instant,
     /// Since when the partner is there.
     partner_since: Option<Instant>,
+    schedule: verify::Schedule,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -182,6 +184,10 @@ impl Control {
         );
         let incarnation = Incarnation(u64::from_be_bytes(uuid::random()));
         let state = config.node.state_directory.clone();
+        certificate::note_run(&state, incarnation).map_err(|source| RunError::State {
+            path: state.join(INCARNATION_FILE),
+            source,
+        })?;
         let read = |name: &str| {
             let path = state.join(name);
             durable::read_if_there(&path).map_err(|source| RunError::State { path, source })
@@ -275,6 +281,7 @@ impl Control {
             awaiting_change: VecDeque::new(),
             entry_due: now,
             partner_since: None,
+            schedule: verify::Schedule::default(),
             stopped: false,
             stopping: false,
             failure: None,
@@ -334,6 +341,7 @@ impl Control {
             self.sessions_due = now + SESSIONS_EVERY;
             self.order(ToShard::Sessions);
             self.retry_copies(now);
+            self.verify_by_schedule(now);
         }
         if now >= self.entry_due {
             self.enter_myself(now);
@@ -445,7 +453,23 @@ impl Control {
                 self.events
                     .add(Level::Ok, "initiator", &self.config.node_name(), &text);
             }
-            FromThread::Shard(report) => self.tell(NodeEvent::Shard(report)),
+            FromThread::Shard(report) => {
+                let opened = match &report {
+                    FromShard::Volume(id, FromVolume::Opened { .. }) => Some(*id),
+                    _ => None,
+                };
+                let verified = match &report {
+                    FromShard::Volume(id, FromVolume::Verified(found)) => Some((*id, *found)),
+                    _ => None,
+                };
+                self.tell(NodeEvent::Shard(report));
+                if let Some((id, found)) = verified {
+                    self.verified(id, &found);
+                }
+                if let Some(id) = opened {
+                    self.pace(id);
+                }
+            }
             FromThread::Listening { address } => {
                 tracing::info!(%address, "listening");
                 self.listening.insert(address, None);
@@ -568,8 +592,11 @@ fn in_words(refusal: ConfigRefusal) -> Refusal {
     Refusal::new(class, "the pool configuration", why, todo)
 }
 
+/// Which run of the daemon this is; the last one's, when none runs.
+pub(crate) const INCARNATION_FILE: &str = "incarnation";
+
 /// The register's votes.
 const ACCEPTOR_FILE: &str = "register";
 
 /// The pool configuration as `Node` keeps it: in force, and prepared.
-const POOL_STATE_FILE: &str = "pool.state";
+pub(crate) const POOL_STATE_FILE: &str = "pool.state";

@@ -14,6 +14,8 @@ pub enum Fault {
     Next,
     /// The daemon of a node is killed; its kernel lives on.
     Kill(usize),
+    /// The supervisor of a node certifies that a run has ended: the last one, or so many before.
+    Certify(usize, usize),
     /// A node loses its power: what was not flushed is lost.
     PowerCut(usize),
     /// The daemon of a node starts again (after a power cut, with its machine).
@@ -40,6 +42,10 @@ pub enum Fault {
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// Some sectors of a node's disk cannot be read any more, until they are written.
+    Unreadable(usize),
+    /// What a node's disks are asked to read they do not answer for some milliseconds.
+    HangReads(usize, u64),
     /// The nodes are cut off from each other, in both directions (0) or in one (1, 2), and back.
     /// If the second number is not 0, nothing else is begun for so many milliseconds: one node
     /// then has to serve.
@@ -89,6 +95,8 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Kill,
+    CertifiedKill,
+    OldCertificate,
     PowerCut,
     BothDown,
     CrashLoop,
@@ -102,13 +110,17 @@ enum Kind {
     Isolate,
     Reset,
     SlowDisks,
+    HangReads,
+    Unreadable,
     Losses,
     Nap,
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 20] = [
     Kind::Kill,
+    Kind::CertifiedKill,
+    Kind::OldCertificate,
     Kind::PowerCut,
     Kind::BothDown,
     Kind::CrashLoop,
@@ -122,6 +134,8 @@ const KINDS: [Kind; 16] = [
     Kind::Isolate,
     Kind::Reset,
     Kind::SlowDisks,
+    Kind::HangReads,
+    Kind::Unreadable,
     Kind::Losses,
     Kind::Nap,
 ];
@@ -217,6 +231,21 @@ impl Plan {
             Kind::Kill if now.running[node] => {
                 vec![(soon, Fault::Kill(node)), (long, Fault::Start(node))]
             }
+            Kind::CertifiedKill if now.running[node] => {
+                // At once, as a supervisor does; or so late that the next run has begun.
+                let late = prng.chance(200);
+                let after = if late {
+                    long + prng.millis(0, 5000)
+                } else {
+                    prng.millis(5, 300)
+                };
+                vec![
+                    (soon, Fault::Kill(node)),
+                    (after, Fault::Certify(node, 0)),
+                    (long, Fault::Start(node)),
+                ]
+            }
+            Kind::OldCertificate => vec![(soon, Fault::Certify(node, prng.index(3)))],
             Kind::PowerCut if now.running[node] && now.power_cut_allowed => {
                 vec![
                     (soon, Fault::PowerCut(node)),
@@ -308,6 +337,23 @@ impl Plan {
                 (soon, Fault::SlowDisks(node)),
                 (long, Fault::NormalDisks(node)),
             ],
+            Kind::Unreadable => vec![(soon, Fault::Unreadable(node))],
+            Kind::HangReads => {
+                // The longer ones are for the watchdog of a resync: it should be at one.
+                let (after, ms) = match prng.chance(500) {
+                    true => (long, prng.between(31_000, 40_000)),
+                    false => (soon, prng.between(100, 5000)),
+                };
+                let hang = Fault::HangReads(node, ms);
+                match after {
+                    Duration::ZERO => vec![(soon, hang)],
+                    _ => vec![
+                        (soon, Fault::Kill(1 - node)),
+                        (after, Fault::Start(1 - node)),
+                        (after + prng.millis(0, 1500), hang),
+                    ],
+                }
+            }
             Kind::Losses => vec![(soon, Fault::Losses), (long, Fault::NoLosses)],
             Kind::Nap if !now.rested => {
                 // Intents of idle regions are let go after 30 s: a crash comes when they just were.
@@ -330,6 +376,7 @@ impl Fault {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kill(_) => "kills",
+            Self::Certify(..) => "certificates",
             Self::PowerCut(_) => "power cuts",
             Self::Start(_) => "starts",
             Self::Stop(_) => "orderly stops",
@@ -339,6 +386,8 @@ impl Fault {
             Self::Isolate(_) => "nodes cut off",
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
+            Self::Unreadable(_) => "sectors become unreadable",
+            Self::HangReads(..) => "disks that hang",
             Self::Losses => "links lossy",
             Self::Nap(_) => "initiators at rest",
             Self::Part(0, _) => "nodes parted",
@@ -405,7 +454,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 13), (true, 24)] {
+        for (witness, kinds) in [(false, 16), (true, 27)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -11,6 +11,7 @@ use crate::context::{Context, What};
 use crate::disk::SECTOR;
 use crate::faults::{Fault, Plan};
 use crate::ledger::Ledger;
+use crate::machine::certifier::Supervisor;
 use crate::machine::{DiskSpeed, Machine, NodeStores};
 use crate::network::{LinkId, Network};
 use crate::prng::Prng;
@@ -103,6 +104,8 @@ pub struct World {
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
+    /// Sectors that rotted, until they were repaired, and the node on whose disk.
+    rotten: Option<(usize, u64)>,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -119,6 +122,8 @@ enum Phase {
     Calm(Duration),
     /// Both serve; what was begun is ended.
     Ending,
+    /// Bits have rotted on one node's disk, or none have, and both copies are compared.
+    Verifying(Duration),
     /// Everything is read by each path.
     Reading,
     /// Over.
@@ -173,9 +178,12 @@ impl World {
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
+            hung_until: Duration::ZERO,
+            bad: BTreeSet::new(),
             process: None,
             runs: 0,
             prng: chance.fork(),
+            supervisor: Supervisor::default(),
             watch: Watch::default(),
         });
         Self {
@@ -195,6 +203,7 @@ impl World {
             cut_off: None,
             rest: None,
             last_power_cut: None,
+            rotten: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,
@@ -240,6 +249,7 @@ impl World {
                     witness.event(ctx, run, event);
                 }
             }
+            What::Supervisor { host, event } => self.machines[host].supervisor_event(ctx, event),
             What::Initiator { host, event } => {
                 self.clients[host - FIRST_CLIENT].event(ctx, &mut self.ledger, event)
             }

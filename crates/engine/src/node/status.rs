@@ -31,6 +31,7 @@ impl Node {
                 .iter()
                 .map(|(id, it)| (*id, it.membership.status(now)))
                 .collect(),
+            certificates: self.certificates.status(),
             pool: self.pool.status(),
             portals_open: self.portals_open,
             stopping: self.stop.is_some(),
@@ -65,6 +66,7 @@ impl Node {
                 long.as_secs()
             ));
         }
+        all.extend(self.certificates.problem(now));
         for (path, (why, _)) in &self.refused {
             all.push(format!("control link on path {path} refused: {why}"));
         }
