@@ -67,14 +67,14 @@ impl Copy {
         Ok(self.target.join("release").join(program))
     }
 
-    /// Builds the unit tests of a package.
+    /// Builds the unit tests of a package: optimised, for they share what the simulator needs.
     pub(super) fn build_tests(&self, package: &str) -> Result<()> {
-        command::run(&mut self.cargo(&["test", "--lib", "--no-run", "-p", package]))
+        command::run(&mut self.cargo(&["test", "--release", "--lib", "--no-run", "-p", package]))
     }
 
     /// Runs those of them whose names contain `filter`.
     pub(super) fn test(&self, package: &str, filter: &str) -> Command {
-        self.cargo(&["test", "--quiet", "--lib", "-p", package, filter])
+        self.cargo(&["test", "--release", "--lib", "-p", package, filter])
     }
 
     fn cargo(&self, arguments: &[&str]) -> Command {
