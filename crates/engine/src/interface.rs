@@ -189,6 +189,8 @@ pub enum ToShard {
     },
     /// Ask all initiators to log out (planned stop), then close what is left by then.
     LogoutAll { by: Time },
+    /// Let initiators in again after `LogoutAll`.
+    Welcome,
     /// Close every iSCSI connection of this target now (its volume may not be served here).
     CloseSessions { target: u32 },
     /// Ask for a report of all sessions (`FromShard::Sessions`).
