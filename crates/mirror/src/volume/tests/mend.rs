@@ -97,6 +97,8 @@ fn what_neither_can_read_is_a_medium_error_and_so_is_what_the_only_one_cannot() 
     }
     manager.crash(1, false);
     manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
     run(&mut manager, Time::from_secs(3));
     manager.listen();
     manager.adopt(0);
@@ -223,6 +225,8 @@ fn only_the_owner_of_two_members_verifies_and_a_change_interrupts_it() {
     }
     manager.crash(1, false);
     manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
     for _ in 0..4 {
         settle(&mut manager);
     }
@@ -246,6 +250,8 @@ fn a_read_whose_repair_ends_with_the_partner_is_answered() {
     }
     manager.crash(1, false);
     manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
     for _ in 0..100 {
         manager.world.run(Time::from_millis(20));
         manager.listen();

@@ -225,6 +225,8 @@ fn a_copy_that_the_target_never_stored_is_made_again() {
     }
     manager.crash(1, false);
     manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
     // Its promises to the partner end meanwhile.
     for _ in 0..100 {
         manager.world.run(Time::from_millis(20));
