@@ -206,9 +206,10 @@ pub fn decide_preferring(
         (true, false) => source(a, b, &truth),
         (false, true) => source(b, a, &truth),
         (true, true) => {
+            // A copy that is inconsistent does not resume, whatever record it has open besides.
             let adopted = [a, b]
                 .iter()
-                .all(|it| it.configuration.lineage() == truth.lineage());
+                .all(|it| it.configuration.lineage() == truth.lineage() && !it.inconsistent);
             let together = a.with == Some(b.incarnation) && b.with == Some(a.incarnation);
             if adopted && together && prefer.is_none() {
                 return Plan::Resume;

@@ -246,6 +246,22 @@ fn row_5_resumes_only_if_neither_restarted() {
 }
 
 #[test]
+fn row_5_an_inconsistent_copy_never_resumes() {
+    let both = configuration(1, 1, 3, B, false);
+    let (mut a, mut b) = (record(A, &[both], 1), record(B, &[both], 1));
+    (a.with, b.with) = (Some(Incarnation(2)), Some(Incarnation(1)));
+    // No run of this release leaves such a record behind; it must not be trusted all the same.
+    (a.inconsistent, a.prepared) = (true, Some(both));
+    assert_eq!(
+        decide(&a, &b, Some(both)),
+        Plan::Source {
+            node: B,
+            copy: Copy::Marked
+        }
+    );
+}
+
+#[test]
 fn row_6_the_one_that_did_not_crash_is_the_source() {
     let both = configuration(1, 1, 3, A, false);
     let (mut a, mut b) = (record(A, &[both], 1), record(B, &[both], 1));
