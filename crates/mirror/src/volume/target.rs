@@ -1,6 +1,7 @@
 //! A resync, at the target: answers what it may lack, compares hashes, applies what the source
 //! sends. It serves nobody and keeps its own dirty bits and intents until it is a member.
 
+use super::links::Asked;
 use super::stage::Stage;
 use super::turn::Turn;
 use super::{Use, Volume};
@@ -27,7 +28,7 @@ pub(super) struct Target {
 struct Comparison {
     extent: Extent,
     hashes: Box<[u8]>,
-    channel: ChannelId,
+    asked: Asked,
     buffer: Option<BufferId>,
     request: u64,
 }
@@ -135,7 +136,7 @@ impl Volume {
             return;
         };
         if let Some(comparison) = target.comparisons.get_mut(&step) {
-            comparison.channel = channel;
+            comparison.asked.on(channel);
             return;
         }
         if target.comparisons.len() >= MAX_COMPARISONS || !extent.offset.is_multiple_of(CHUNK) {
@@ -147,7 +148,7 @@ impl Volume {
             Comparison {
                 extent,
                 hashes,
-                channel,
+                asked: Asked::On(channel),
                 buffer: None,
                 request,
             },
@@ -220,10 +221,10 @@ impl Volume {
             // What cannot be read here is written anew.
             _ => u64::MAX,
         };
-        let channel = comparison.channel;
+        let asked = comparison.asked;
         target.comparisons.remove(&step);
         turn.release(buffer);
-        self.answer(Some(channel), DataFrame::Differs { step, pieces }, turn);
+        self.reply(asked, DataFrame::Differs { step, pieces }, turn);
     }
 }
 

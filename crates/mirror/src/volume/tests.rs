@@ -7,4 +7,5 @@ mod manager;
 mod random;
 mod review;
 mod stories;
+mod striping;
 mod world;
