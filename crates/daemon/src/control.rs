@@ -224,6 +224,7 @@ impl Control {
                 me: NodeId(me),
                 incarnation,
                 addresses,
+                connections: config.partner.connections,
                 dial: me < partner.0,
                 secret: secret.into(),
                 cluster: config.cluster.uuid.0,

@@ -47,6 +47,8 @@ pub struct Node {
     /// What keeps a partner from being believed, by path; forgotten when a link is established.
     refused: BTreeMap<u16, (String, Time)>,
     unavailable: BTreeMap<VolumeId, String>,
+    /// Paths that fell silent, by when something last came on them.
+    silent: BTreeMap<u16, Time>,
 }
 
 impl core::fmt::Debug for Node {
@@ -103,6 +105,7 @@ impl Node {
             stop: None,
             refused: BTreeMap::new(),
             unavailable: BTreeMap::new(),
+            silent: BTreeMap::new(),
             settings,
         }
     }

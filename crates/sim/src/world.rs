@@ -46,6 +46,8 @@ pub struct Shape {
     pub cache: CacheMode,
     /// Links that carry data and control.
     pub sync_links: usize,
+    /// Data channels over each of them.
+    pub connections: u16,
     /// Links that carry control only.
     pub control_links: usize,
     /// Initiators.
@@ -170,6 +172,7 @@ impl World {
             volumes: BTreeMap::new(),
             stores: NodeStores::new(&shape),
             sync_links: sync.clone(),
+            connections: shape.connections,
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
@@ -304,8 +307,9 @@ impl Shape {
                 CacheMode::WriteThrough,
                 CacheMode::WriteBack,
             ]),
-            sync_links: prng.index(2) + 1,
-            control_links: prng.index(2) + 1,
+            sync_links: prng.index(3) + 1,
+            connections: *prng.pick(&[1, 2, 3]),
+            control_links: prng.index(3),
             clients: prng.index(2) + 1,
             speeds: [speed(prng), speed(prng)],
             majority: prng.chance(500),

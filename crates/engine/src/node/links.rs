@@ -3,6 +3,7 @@
 
 use super::{Node, Turn};
 use crate::channel::{Channel, Heard};
+use crate::interface::ToShard;
 use crate::node_interface::{LinkId, NodeAction, Severity};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,11 +14,11 @@ use lockstep_mirror::hello::{Hello, Purpose, Side};
 
 /// A peer that has not proved itself by then is cut off: two round trips in a local network.
 const HANDSHAKE: Duration = Duration::from_secs(1);
-/// Proven links at the same time: four paths, each with its successor while the old one dies.
-const MAX_LINKS: usize = 8;
+/// Proven links at the same time: sixteen paths, each with its successor while the old one dies.
+const MAX_LINKS: usize = 32;
 /// Links that have yet to prove themselves. One more puts out the oldest: strangers who hold
 /// connections open must not keep the partner away.
-const MAX_HALF_OPEN: usize = 8;
+const MAX_HALF_OPEN: usize = 32;
 /// One refused peer is reported this often at most; a wrong secret dials again twice a second.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 
@@ -155,8 +156,28 @@ impl Node {
                 Some(_) => link.listened + quiet,
             };
             if link.channel.is_some() && turn.now >= due {
+                if link.incarnation.is_some() {
+                    self.silent.insert(link.path, link.listened);
+                }
                 link.close(*id, turn, true);
             }
+        }
+        self.give_up_channels(turn);
+    }
+
+    /// Data channels of a path that has fallen silent are given up as soon as the partner is known
+    /// to live: from what comes on another path, or once this one is there again.
+    fn give_up_channels(&mut self, turn: &mut Turn<'_>) {
+        let timing = &self.settings.timing;
+        let Some(heard) = self.heart.heard else {
+            return;
+        };
+        let lives = |_: &u16, last: &mut Time| heard >= *last + timing.quiet() / 2;
+        for (path, last) in self.silent.extract_if(.., lives) {
+            // From then on at the latest a heartbeat would have come.
+            let since = last + timing.heartbeat;
+            turn.out
+                .push(NodeAction::Order(ToShard::PathSilent { path, since }));
         }
     }
 

@@ -32,12 +32,7 @@ pub(super) fn token_expired(token: u64, now: Time) -> bool {
 
 impl Volume {
     /// Sends a sequenced operation: a grant for a forward, else the operation itself.
-    pub(super) fn send_sequenced(
-        &mut self,
-        seq: u64,
-        forwarded_on: Asked,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn send_sequenced(&mut self, seq: u64, forwarded_on: Asked, turn: &mut Turn<'_>) {
         let low = self.low();
         let running = &self.running[&seq];
         let channel = match running.origin {
