@@ -6,6 +6,7 @@ mod actions;
 mod answers;
 mod deletion;
 mod facts;
+mod frames;
 mod lane;
 pub(crate) mod links;
 mod local;
@@ -30,6 +31,7 @@ use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
 use crate::{durable, uuid};
 use deletion::{Deletion, Question};
+use frames::Finding;
 use lane::Lane;
 use links::{LinkInput, LinkNumbers, LinkSender};
 use local::{LocalError, LocalState, Ready};
@@ -44,7 +46,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use watchdog::Watchdog;
 use witness_link::WitnessLink;
 
@@ -72,6 +74,8 @@ pub(crate) enum Input {
     Prepared(VolumeId, Box<Result<Ready, LocalError>>),
     /// A durable write has ended.
     Written(Written, Result<(), String>),
+    /// What full-size frames do on this path.
+    Frames(usize, Finding),
     /// SIGTERM or SIGINT.
     Stop,
 }
@@ -101,6 +105,20 @@ pub(crate) struct Local {
 struct Link {
     path: usize,
     sender: LinkSender,
+}
+
+/// What the driver knows of one path to the partner.
+#[derive(Debug, Default)]
+struct Path {
+    /// Why it did not work the last time; empty: it did.
+    error: String,
+    /// Bytes of its control links.
+    sent: u64,
+    received: u64,
+    /// What full-size frames did the last time.
+    frames: Option<Finding>,
+    /// Asks for that to be found out again.
+    check: Arc<Notify>,
 }
 
 /// A change that `Node` has been asked for.
@@ -140,8 +158,8 @@ pub(crate) struct Control {
     links: BTreeMap<u32, Link>,
     witness: WitnessLink,
     link_numbers: LinkNumbers,
-    /// Why each path did not work the last time; empty: it did.
-    path_errors: Vec<String>,
+    /// What is known of each path besides what `Node` knows.
+    paths: Vec<Path>,
     /// Data portals that should be open and sync addresses, with the reason where they are not.
     listening: BTreeMap<SocketAddr, Option<String>>,
     sessions: Vec<SessionInfo>,
@@ -242,7 +260,11 @@ impl Control {
         );
         let now = Instant::now();
         Ok(Self {
-            path_errors: vec![String::new(); config.control_paths().len()],
+            paths: config
+                .control_paths()
+                .iter()
+                .map(|_| Path::default())
+                .collect(),
             pool: Pool::empty(config.cluster.uuid),
             text: String::new(),
             config,
@@ -385,6 +407,7 @@ impl Control {
             }
             Input::Prepared(id, result) => self.prepared(id, *result),
             Input::Written(what, result) => self.written(what, result),
+            Input::Frames(path, found) => self.frames_found(path, found),
             Input::Stop => {
                 if !self.stopping {
                     self.stopping = true;
@@ -405,6 +428,7 @@ impl Control {
                     return self.tell(NodeEvent::WitnessUp { link });
                 }
                 self.links.insert(link, Link { path, sender });
+                self.paths[path].check.notify_one();
                 let path = u16::try_from(path).expect("at most 16 paths");
                 self.tell(NodeEvent::LinkUp {
                     link: LinkId(link.into()),
@@ -412,6 +436,9 @@ impl Control {
                 });
             }
             LinkInput::Bytes { link, bytes } => {
+                if let Some(known) = self.links.get(&link) {
+                    self.paths[known.path].received += bytes.len() as u64;
+                }
                 self.tell(NodeEvent::LinkBytes {
                     link: LinkId(link.into()),
                     bytes: &bytes,
@@ -420,7 +447,7 @@ impl Control {
             LinkInput::Down { link, why } => {
                 self.witness.down(link, &why);
                 if let Some(gone) = self.links.remove(&link) {
-                    self.path_errors[gone.path] = why;
+                    self.paths[gone.path].error = why;
                 }
                 self.tell(NodeEvent::LinkDown {
                     link: LinkId(link.into()),
@@ -429,7 +456,30 @@ impl Control {
             LinkInput::DialFailed { path, why } if path == witness_link::PATH => {
                 self.witness.failed(why)
             }
-            LinkInput::DialFailed { path, why } => self.path_errors[path] = why,
+            LinkInput::DialFailed { path, why } => self.paths[path].error = why,
+        }
+    }
+
+    /// Full-size frames were tried on a path; what is not as it should be is told once.
+    fn frames_found(&mut self, path: usize, found: Finding) {
+        let before = self.paths[path].frames.replace(found);
+        if before == Some(found) {
+            return;
+        }
+        let ends = self.config.control_paths()[path];
+        let what = format!("sync path {} - {}", ends.local, ends.remote);
+        match facts::mtu(found) {
+            Some((why, todo)) => {
+                let text = format!("{what}: {why}; {todo}");
+                self.events
+                    .add(Level::Degraded, "link", &self.config.node_name(), &text);
+            }
+            None if before.is_some() => {
+                let text = format!("{what}: full-size frames pass ({} bytes)", found.ours);
+                self.events
+                    .add(Level::Ok, "link", &self.config.node_name(), &text);
+            }
+            None => {}
         }
     }
 

@@ -49,6 +49,8 @@ pub struct Node {
     unavailable: BTreeMap<VolumeId, String>,
     /// Paths that fell silent, by when something last came on them.
     silent: BTreeMap<u16, Time>,
+    /// Paths without a link, by when the last one ended.
+    lost: BTreeMap<u16, Time>,
 }
 
 impl core::fmt::Debug for Node {
@@ -106,6 +108,7 @@ impl Node {
             refused: BTreeMap::new(),
             unavailable: BTreeMap::new(),
             silent: BTreeMap::new(),
+            lost: BTreeMap::new(),
             settings,
         }
     }
@@ -123,7 +126,7 @@ impl Node {
             NodeEvent::WitnessSecret(secret) => self.witness_secret(turn, secret),
             NodeEvent::Witness { volume, witness } => self.witness_for(turn, volume, witness),
             NodeEvent::LinkDown { link } => {
-                self.link_down(link);
+                self.link_down(turn, link);
                 self.witness.down(link);
             }
             NodeEvent::LinkBytes { link, bytes } if self.witness.is(link) => {

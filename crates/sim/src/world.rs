@@ -102,6 +102,8 @@ pub struct World {
     differing: BTreeSet<usize>,
     /// The node that was cut off last, until both serve together again.
     cut_off: Option<usize>,
+    /// Shortest and longest time on the way between the nodes, in microseconds, as a rule.
+    latency: (u64, u64),
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
@@ -196,6 +198,7 @@ impl World {
             changing: false,
             differing: BTreeSet::new(),
             cut_off: None,
+            latency,
             rest: None,
             last_power_cut: None,
             longest_gap: Duration::ZERO,

@@ -27,8 +27,9 @@ pub(super) struct Link {
     pub(super) path: u16,
     /// `None`: the driver was asked to close it.
     channel: Option<Channel>,
-    /// The run of the partner that proved itself.
+    /// The run of the partner that proved itself, and when.
     incarnation: Option<Incarnation>,
+    pub(super) proven: Option<Time>,
     since: Time,
     /// When bytes last came, or when this node began to listen again.
     listened: Time,
@@ -88,6 +89,7 @@ impl Node {
             channel: Some(channel),
             incarnation: None,
             since: turn.now,
+            proven: None,
             listened: turn.now,
             heard: None,
             round_trip: None,
@@ -95,8 +97,18 @@ impl Node {
         self.links.insert(id, link);
     }
 
-    pub(super) fn link_down(&mut self, id: LinkId) {
-        self.links.remove(&id);
+    pub(super) fn link_down(&mut self, turn: &Turn<'_>, id: LinkId) {
+        let gone = self.links.remove(&id);
+        let Some(gone) = gone.filter(|it| it.incarnation.is_some()) else {
+            return;
+        };
+        if !self
+            .links
+            .values()
+            .any(|it| it.path == gone.path && it.is_proven())
+        {
+            self.lost.insert(gone.path, turn.now);
+        }
     }
 
     pub(super) fn link_bytes(&mut self, turn: &mut Turn<'_>, id: LinkId, bytes: &[u8]) {
@@ -186,6 +198,7 @@ impl Node {
         for (other, link) in &mut self.links {
             if *other == id {
                 link.incarnation = Some(incarnation);
+                link.proven = Some(turn.now);
                 self.refused.remove(&link.path);
             } else if link.is_proven() && link.incarnation != Some(incarnation) {
                 // An earlier run of the partner; what still comes from it is the past.
