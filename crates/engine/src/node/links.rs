@@ -186,8 +186,8 @@ impl Node {
         };
         let lives = |_: &u16, last: &mut Time| heard >= *last + timing.quiet() / 2;
         for (path, last) in self.silent.extract_if(.., lives) {
-            // From then on at the latest a heartbeat would have come.
-            let since = last + timing.heartbeat;
+            // By then a heartbeat would have come at the latest.
+            let since = last + timing.quiet() * 3 / 5;
             turn.out
                 .push(NodeAction::Order(ToShard::PathSilent { path, since }));
         }
