@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use std::process::Command;
 
 /// What is needed: a program that the package brings, and the package.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 10] = [
     ("iscsi-test-cu", "libiscsi-bin"),
     ("iscsi-ls", "libiscsi-bin"),
     ("qemu-img", "qemu-utils"),
@@ -14,6 +14,9 @@ const NEEDED: [(&str, &str); 7] = [
     ("debugfs", "e2fsprogs"),
     ("tgtd", "tgt"),
     ("ip", "iproute2"),
+    ("tc", "iproute2"),
+    ("umount", "mount"),
+    ("setpriv", "util-linux"),
 ];
 /// qemu's iSCSI driver is a module of its own, without a program to look for.
 const QEMU_ISCSI: (&str, &str) = ("block-iscsi.so", "qemu-block-extra");

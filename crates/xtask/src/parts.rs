@@ -3,6 +3,8 @@
 use crate::command::{cargo, root, run};
 use crate::{debian, mutants};
 use anyhow::{Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
 
 /// Seeds that the simulator runs for a change; enough to find each planted bug.
 pub(crate) const SEEDS: &str = "2000";
@@ -55,7 +57,7 @@ impl Part {
 }
 
 /// All parts in their order.
-pub(crate) const PARTS: [Part; 10] = [
+pub(crate) const PARTS: [Part; 11] = [
     Part::usual("fmt", "the code is formatted", |_| {
         run(&mut cargo(&["fmt", "--all", "--check"]))
     }),
@@ -109,6 +111,11 @@ pub(crate) const PARTS: [Part; 10] = [
         "foreign initiators, kills and restarts against the real daemon",
         interop,
     ),
+    Part::usual(
+        "faults",
+        "real daemons on networks and disks that are really broken",
+        faults,
+    ),
     Part::usual("demo", "what the README promises", |_| {
         run(&mut cargo(&[
             "run",
@@ -159,6 +166,44 @@ fn interop(_: Length) -> Result<()> {
     daemon_tests(&["--ignored", "cable_"])
 }
 
+/// Minutes for which the nemesis rages with each strategy.
+const FAULT_MINUTES: &str = "1";
+/// The same in the long run.
+const LONG_FAULT_MINUTES: &str = "10";
+
+/// The nemesis, and power cuts at the worst moments; then disks that lie about flushes, which must
+/// be found.
+fn faults(length: Length) -> Result<()> {
+    if !debian::is_root() {
+        bail!(
+            "the fault tests need root: they make network namespaces and mount FUSE file systems; \
+             run them with: sudo -E cargo xtask test faults"
+        );
+    }
+    debian::ensure()?;
+    let (minutes, cuts) = match length {
+        Length::Usual => (FAULT_MINUTES, "2"),
+        Length::Long => (LONG_FAULT_MINUTES, "20"),
+    };
+    // The release build of both: the checker must not be what is slow.
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--bin",
+        "lockstep",
+        "--bin",
+        "lockstep-faults",
+    ]))?;
+    let program = target().join("release").join("lockstep-faults");
+    let faults = |arguments: &[&str]| run(Command::new(&program).args(arguments));
+    for strategy in ["majority", "heartbeat"] {
+        faults(&["--minutes", minutes, "--strategy", strategy])?;
+    }
+    faults(&["powercuts", "--runs", cuts])?;
+    faults(&["powercuts", "--write-back", "--runs", "2"])?;
+    faults(&["powercuts", "--lie", "--runs", "5"])
+}
+
 fn long(_: Length) -> Result<()> {
     debian::ensure()?;
     run(&mut cargo(&[
@@ -177,12 +222,15 @@ fn long(_: Length) -> Result<()> {
 /// measure pauses and share the machine.
 fn daemon_tests(arguments: &[&str]) -> Result<()> {
     run(&mut cargo(&["build", "--release", "--bin", "lockstep"]))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
     let mut command = cargo(&["test", "-p", "lockstep-tests", "--", "--test-threads=1"]);
     run(command
         .args(arguments)
-        .env("LOCKSTEP_BIN", target.join("release").join("lockstep")))
+        .env("LOCKSTEP_BIN", target().join("release").join("lockstep")))
+}
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into)
 }
 
 #[cfg(test)]
