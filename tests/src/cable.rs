@@ -28,6 +28,21 @@ impl Cable {
     pub fn new() -> Self {
         let mut cables = Cables::new();
         cables.add();
+        Self::of(cables)
+    }
+
+    /// One with a switch on the way: when it is pulled there, both ends keep their carrier, and the
+    /// kernels do not know.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn through_switch() -> Self {
+        let mut cables = Cables::new();
+        cables.add_through_switch(1500);
+        Self::of(cables)
+    }
+
+    fn of(cables: Cables) -> Self {
         Self {
             namespace: cables.namespace.clone(),
             portals: cables.addresses(0, PORT),
@@ -64,8 +79,6 @@ pub struct Cables {
     /// The namespace at the far ends.
     pub namespace: String,
     all: Vec<Wire>,
-    /// Namespaces of switches.
-    switches: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -73,7 +86,12 @@ struct Wire {
     /// Interfaces at the near and at the far end.
     devices: [String; 2],
     addresses: [Ipv4Addr; 2],
+    /// The namespace of the switch between them.
+    switch: Option<String>,
 }
+
+/// The ports of a switch.
+const PORTS: [&str; 2] = ["one", "two"];
 
 impl Cables {
     /// A namespace without cables.
@@ -88,7 +106,6 @@ impl Cables {
         Self {
             namespace,
             all: Vec::new(),
-            switches: Vec::new(),
         }
     }
 
@@ -111,28 +128,27 @@ impl Cables {
     /// # Panics
     /// If the kernel refuses.
     pub fn add_through_switch(&mut self, mtu: u32) {
-        let wire = Wire::named();
+        let mut wire = Wire::named();
         let switch = format!("{PREFIX}-{}-{}", std::process::id(), next());
         ip(&["netns", "add", &switch]);
         let inside = |arguments: &[&str]| ip(&[&["-n", &switch], arguments].concat());
         inside(&["link", "add", "bridge", "type", "bridge"]);
         let [near, far] = &wire.devices;
-        let ports = ["one", "two"];
         ip(&[
-            "link", "add", near, "type", "veth", "peer", "name", ports[0], "netns", &switch,
+            "link", "add", near, "type", "veth", "peer", "name", PORTS[0], "netns", &switch,
         ]);
         let space = &self.namespace;
         ip(&[
-            "-n", space, "link", "add", far, "type", "veth", "peer", "name", ports[1], "netns",
+            "-n", space, "link", "add", far, "type", "veth", "peer", "name", PORTS[1], "netns",
             &switch,
         ]);
-        for port in ports {
+        for port in PORTS {
             inside(&["link", "set", port, "mtu", &mtu.to_string()]);
             inside(&["link", "set", port, "master", "bridge"]);
             inside(&["link", "set", port, "up"]);
         }
         inside(&["link", "set", "bridge", "up"]);
-        self.switches.push(switch);
+        wire.switch = Some(switch);
         self.wired(wire);
     }
 
@@ -143,8 +159,8 @@ impl Cables {
         ip(&["addr", "add", &ours, "dev", near]);
         ip(&["link", "set", near, "up"]);
         ip(&["-n", space, "addr", "add", &theirs, "dev", far]);
+        ip(&["-n", space, "link", "set", far, "up"]);
         self.all.push(wire);
-        self.plug(self.all.len() - 1);
     }
 
     /// Addresses at the near and at the far end of one.
@@ -154,12 +170,16 @@ impl Cables {
             .map(|ip| SocketAddr::from((ip, port)))
     }
 
-    /// Nothing passes over one any more; our end has lost its carrier.
+    /// Nothing passes over one any more: our end has lost its carrier, or if there is a switch, it
+    /// was pulled out there.
     ///
     /// # Panics
     /// If the kernel refuses.
     pub fn pull(&self, which: usize) {
-        self.far(which, &["down"]);
+        match &self.all[which].switch {
+            Some(switch) => ip(&["-n", switch, "link", "set", PORTS[0], "nomaster"]),
+            None => self.far(which, &["down"]),
+        }
     }
 
     /// Everything passes again.
@@ -167,7 +187,10 @@ impl Cables {
     /// # Panics
     /// If the kernel refuses.
     pub fn plug(&self, which: usize) {
-        self.far(which, &["up"]);
+        match &self.all[which].switch {
+            Some(switch) => ip(&["-n", switch, "link", "set", PORTS[0], "master", "bridge"]),
+            None => self.far(which, &["up"]),
+        }
     }
 
     /// Sets the MTU of both ends of one.
@@ -195,7 +218,8 @@ impl Default for Cables {
 impl Drop for Cables {
     fn drop(&mut self) {
         // All interfaces go with them. A test that fails must not fail once more here.
-        for space in self.switches.iter().chain([&self.namespace]) {
+        let switches = self.all.iter().filter_map(|it| it.switch.as_ref());
+        for space in switches.chain([&self.namespace]) {
             let _ = Command::new("ip").args(["netns", "del", space]).status();
         }
     }
@@ -211,6 +235,7 @@ impl Wire {
         Self {
             devices,
             addresses: [1, 2].map(|host| Ipv4Addr::from(net | host)),
+            switch: None,
         }
     }
 }

@@ -10,6 +10,7 @@ mod frames;
 mod lane;
 pub(crate) mod links;
 mod local;
+mod paths;
 mod pool_in_force;
 mod start;
 mod verdict;
@@ -38,15 +39,16 @@ use local::{LocalError, LocalState, Ready};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
 use lockstep_engine::node::Node;
-use lockstep_engine::node_interface::{ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings};
+use lockstep_engine::node_interface::{ConfigRefusal, NodeAction, NodeEvent, NodeSettings};
 use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
+use paths::Path;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use watchdog::Watchdog;
 use witness_link::WitnessLink;
 
@@ -105,20 +107,6 @@ pub(crate) struct Local {
 struct Link {
     path: usize,
     sender: LinkSender,
-}
-
-/// What the driver knows of one path to the partner.
-#[derive(Debug, Default)]
-struct Path {
-    /// Why it did not work the last time; empty: it did.
-    error: String,
-    /// Bytes of its control links.
-    sent: u64,
-    received: u64,
-    /// What full-size frames did the last time.
-    frames: Option<Finding>,
-    /// Asks for that to be found out again.
-    check: Arc<Notify>,
 }
 
 /// A change that `Node` has been asked for.
@@ -415,71 +403,6 @@ impl Control {
                     self.tell(NodeEvent::Stop);
                 }
             }
-        }
-    }
-
-    fn link(&mut self, input: LinkInput) {
-        match input {
-            LinkInput::Up { path, sender } => {
-                let link = sender.link;
-                if path == witness_link::PATH {
-                    self.witness.up(sender);
-                    let link = LinkId(link.into());
-                    return self.tell(NodeEvent::WitnessUp { link });
-                }
-                self.links.insert(link, Link { path, sender });
-                self.paths[path].check.notify_one();
-                let path = u16::try_from(path).expect("at most 16 paths");
-                self.tell(NodeEvent::LinkUp {
-                    link: LinkId(link.into()),
-                    path,
-                });
-            }
-            LinkInput::Bytes { link, bytes } => {
-                if let Some(known) = self.links.get(&link) {
-                    self.paths[known.path].received += bytes.len() as u64;
-                }
-                self.tell(NodeEvent::LinkBytes {
-                    link: LinkId(link.into()),
-                    bytes: &bytes,
-                });
-            }
-            LinkInput::Down { link, why } => {
-                self.witness.down(link, &why);
-                if let Some(gone) = self.links.remove(&link) {
-                    self.paths[gone.path].error = why;
-                }
-                self.tell(NodeEvent::LinkDown {
-                    link: LinkId(link.into()),
-                });
-            }
-            LinkInput::DialFailed { path, why } if path == witness_link::PATH => {
-                self.witness.failed(why)
-            }
-            LinkInput::DialFailed { path, why } => self.paths[path].error = why,
-        }
-    }
-
-    /// Full-size frames were tried on a path; what is not as it should be is told once.
-    fn frames_found(&mut self, path: usize, found: Finding) {
-        let before = self.paths[path].frames.replace(found);
-        if before == Some(found) {
-            return;
-        }
-        let ends = self.config.control_paths()[path];
-        let what = format!("sync path {} - {}", ends.local, ends.remote);
-        match facts::mtu(found) {
-            Some((why, todo)) => {
-                let text = format!("{what}: {why}; {todo}");
-                self.events
-                    .add(Level::Degraded, "link", &self.config.node_name(), &text);
-            }
-            None if before.is_some() => {
-                let text = format!("{what}: full-size frames pass ({} bytes)", found.ours);
-                self.events
-                    .add(Level::Ok, "link", &self.config.node_name(), &text);
-            }
-            None => {}
         }
     }
 

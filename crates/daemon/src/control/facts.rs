@@ -1,7 +1,7 @@
 //! From what `Node` says about itself to what the API shows.
 
-use super::Path;
 use super::frames::Finding;
+use super::paths::Path;
 use super::view::Decided;
 use crate::config::Config;
 use crate::pool::{Pool, PoolVolume};
