@@ -91,6 +91,12 @@ pub struct Partner {
     pub heartbeat_age_ms: Option<u64>,
     /// Every configured path.
     pub paths: Vec<PathStatus>,
+    /// Death certificates of its runs that this node acted on.
+    #[serde(default)]
+    pub certificates_taken: u64,
+    /// Those that it refused.
+    #[serde(default)]
+    pub certificates_refused: u64,
 }
 
 /// The witness as seen from here.

@@ -9,7 +9,7 @@ mod facts;
 mod frames;
 mod lane;
 pub(crate) mod links;
-mod local;
+pub(crate) mod local;
 mod paths;
 mod pool_in_force;
 mod start;
@@ -30,7 +30,7 @@ use crate::recorder::{self, Recorder};
 use crate::secret::PAIR_SECRET_MIN;
 use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
-use crate::{durable, uuid};
+use crate::{certificate, durable, uuid};
 use deletion::{Deletion, Question};
 use frames::Finding;
 use lane::Lane;
@@ -188,6 +188,10 @@ impl Control {
         );
         let incarnation = Incarnation(u64::from_be_bytes(uuid::random()));
         let state = config.node.state_directory.clone();
+        certificate::note_run(&state, incarnation).map_err(|source| RunError::State {
+            path: state.join(INCARNATION_FILE),
+            source,
+        })?;
         let read = |name: &str| {
             let path = state.join(name);
             durable::read_if_there(&path).map_err(|source| RunError::State { path, source })
@@ -542,8 +546,11 @@ fn in_words(refusal: ConfigRefusal) -> Refusal {
     Refusal::new(class, "the pool configuration", why, todo)
 }
 
+/// Which run of the daemon this is; the last one's, when none runs.
+pub(crate) const INCARNATION_FILE: &str = "incarnation";
+
 /// The register's votes.
 const ACCEPTOR_FILE: &str = "register";
 
 /// The pool configuration as `Node` keeps it: in force, and prepared.
-const POOL_STATE_FILE: &str = "pool.state";
+pub(crate) const POOL_STATE_FILE: &str = "pool.state";

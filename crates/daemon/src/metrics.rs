@@ -184,6 +184,14 @@ fn partner(status: &Status) -> Vec<MetricFamily> {
             "Data connections on which nothing came any more though the partner lived.",
             |path| path.given_up,
         ),
+        counter(
+            "lockstep_certificates_total",
+            "Death certificates of the partner's runs.",
+            vec![
+                (&[("outcome", "taken")], partner.certificates_taken),
+                (&[("outcome", "refused")], partner.certificates_refused),
+            ],
+        ),
     ]
 }
 
@@ -367,6 +375,17 @@ fn gauge(name: &str, help: &str, values: Vec<(Labels<'_>, f64)>) -> MetricFamily
         metric
     });
     family(name, help, MetricType::GAUGE, metrics.collect())
+}
+
+fn counter(name: &str, help: &str, values: Vec<(Labels<'_>, u64)>) -> MetricFamily {
+    let metrics = values.into_iter().map(|(labels, value)| {
+        let mut metric = labelled(labels);
+        let mut counter = Counter::default();
+        counter.set_value(float(value));
+        metric.set_counter(counter);
+        metric
+    });
+    family(name, help, MetricType::COUNTER, metrics.collect())
 }
 
 fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {

@@ -2,6 +2,7 @@
 //! membership of every volume, the pool configuration. Pure, as a `Shard` is: `handle` takes an
 //! event and appends actions. Whatever happened, the same look at all facts follows it.
 
+mod certificate;
 mod heart;
 mod initiators;
 mod links;
@@ -19,6 +20,7 @@ use crate::node_interface::{LinkId, NodeAction, NodeEvent, NodeSettings, Severit
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use certificate::Certificates;
 use core::time::Duration;
 use heart::Heart;
 use links::Link;
@@ -27,6 +29,7 @@ use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::hello::Random;
 use orders::Stop;
 use pool::Pool;
+pub use pool::document_in_force;
 use volumes::Volume;
 use votes::Votes;
 use witness::Witness;
@@ -38,6 +41,7 @@ pub struct Node {
     started: Time,
     links: BTreeMap<LinkId, Link>,
     heart: Heart,
+    certificates: Certificates,
     votes: Votes,
     witness: Witness,
     volumes: BTreeMap<VolumeId, Volume>,
@@ -99,6 +103,7 @@ impl Node {
             started: now,
             links: BTreeMap::new(),
             heart: Heart::new(now),
+            certificates: Certificates::default(),
             votes: Votes::new(settings.acceptor.as_deref()),
             witness: Witness::default(),
             volumes: BTreeMap::new(),
@@ -180,6 +185,7 @@ impl Node {
     /// Looks at everything that may go on.
     fn look(&mut self, turn: &mut Turn<'_>) {
         self.expire_links(turn);
+        self.look_at_certificate(turn);
         self.witness.expire(turn);
         let due = self.next_deadline().is_some_and(|at| turn.now >= at);
         if turn.now >= self.heart.next_beat {

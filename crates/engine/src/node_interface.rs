@@ -344,6 +344,15 @@ pub struct WitnessStatus {
     pub refused: Option<String>,
 }
 
+/// Death certificates that came in this run, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// Acted on.
+    pub taken: u64,
+    /// Forged, of another run, or of another state than the one that both nodes served.
+    pub refused: u64,
+}
+
 /// The pool configuration, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStatus {
@@ -374,6 +383,8 @@ pub struct NodeStatus {
     pub lost: Vec<(u16, Duration)>,
     /// The witness.
     pub witness: WitnessStatus,
+    /// Death certificates.
+    pub certificates: CertificateStatus,
     /// All volumes.
     pub volumes: Vec<(VolumeId, VolumeStatus)>,
     /// The pool configuration.

@@ -46,6 +46,9 @@ pub(crate) enum Command {
     Daemon(Daemon),
     /// Run a witness on this machine: it votes for pairs of nodes, and holds no data
     Witness(WitnessArguments),
+    /// Tell the partner that this machine's daemon has ended, so that it need not wait; for
+    /// ExecStopPost= of its unit
+    Certificate(CertificateArguments),
     /// Two nodes on this machine, a kill in mid-write, and proof that nothing is lost
     Demo(DemoArgs),
     /// Whether to worry, and why, on one screen
@@ -93,6 +96,17 @@ pub(crate) struct WitnessArguments {
         long,
         value_name = "FILE",
         default_value = "/etc/lockstep/witness.toml"
+    )]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertificateArguments {
+    /// The node's own configuration, as the daemon has it
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/lockstep/lockstep.toml"
     )]
     pub(crate) config: PathBuf,
 }

@@ -3,6 +3,7 @@
 
 mod account;
 mod args;
+mod certificate;
 mod config;
 mod demo;
 mod events;
@@ -57,6 +58,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let config = lockstep_daemon::witness::WitnessConfig::load(&witness.config)?;
             lockstep_daemon::witness::run(&config)?;
         }
+        Command::Certificate(certificate) => certificate::run(&certificate, json)?,
         Command::Demo(demo) => {
             log_to_stderr(&arguments.log);
             return demo::run(demo);

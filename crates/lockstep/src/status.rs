@@ -168,6 +168,8 @@ mod tests {
                 name: "b\x1b]0;x".into(),
                 up: false,
                 heartbeat_age_ms: Some(12_345),
+                certificates_taken: 0,
+                certificates_refused: 0,
                 paths: vec![PathStatus {
                     kind: "sync".into(),
                     local: "10.0.0.1:7401".into(),

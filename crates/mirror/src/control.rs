@@ -201,6 +201,12 @@ pub enum FromVolume {
         /// Regions with a set intent.
         intents: u32,
     },
+    /// So many sectors of intents or pages of dirty bits were damaged or of another place: all
+    /// that they stand for counts as different. Said before `Opened`.
+    Damaged {
+        /// Sectors and pages.
+        parts: u32,
+    },
     /// Nothing is admitted, acknowledged or granted any more.
     Suspended,
     /// `Serve` of that epoch is in force (alone: its dirty bits are durable).

@@ -4,9 +4,10 @@
 use crate::control::{Incarnation, NodeId, Time, VolumeId};
 use crate::decide::Record;
 use crate::fields::Fields;
+use crate::membership::Left;
 use crate::membership::report::Report;
 use crate::register::{Ballot, Message};
-use crate::superblock::{HISTORY_LEN, Past, RawConfiguration, RawPast};
+use crate::superblock::{HISTORY_LEN, Lineage, Past, RawConfiguration, RawPast};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -22,6 +23,8 @@ pub const CHUNK_LEN: usize = 32 << 10;
 
 const HEARTBEAT: u16 = 0x100;
 const HEARTBEAT_ACK: u16 = 0x101;
+const CERTIFICATE: u16 = 0x102;
+const CERTIFICATE_ANSWER: u16 = 0x103;
 const REPORT: u16 = 0x110;
 const REGISTER: u16 = 0x120;
 const FORGET: u16 = 0x121;
@@ -29,6 +32,8 @@ const POOL_STATE: u16 = 0x130;
 const POOL_CHUNK: u16 = 0x131;
 const ASK_INITIATORS: u16 = 0x140;
 const INITIATORS: u16 = 0x141;
+/// Volumes of one certificate; of more there are several.
+pub const MAX_CERTIFIED: usize = 1024;
 /// Longest iSCSI name in bytes (RFC 7143 §4.2.7.1).
 pub const MAX_NAME: usize = 223;
 
@@ -86,6 +91,14 @@ pub enum ControlFrame {
         number: u64,
         /// Volumes and epochs promised.
         promises: Vec<(VolumeId, u64)>,
+    },
+    /// The run that the sender's hello names has ended, all its I/O on these volumes too; what it
+    /// left of them.
+    Certificate(Vec<Left>),
+    /// Whether that run is the one that the answering node last met.
+    CertificateAnswer {
+        /// It is, and is taken for dead.
+        taken: bool,
     },
     /// The state of one volume.
     Report(Report),
@@ -146,6 +159,19 @@ struct RawPromise {
 
 #[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
+struct RawLeft {
+    volume: U128,
+    epoch: U64,
+    generation: U128,
+    flags: U32,
+    reserved: [u8; 4],
+}
+
+/// The copy has no open record, and nothing is wrong with it.
+const PLAIN: u32 = 1;
+
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
 struct RawMessage {
     volume: U128,
     ballot: U64,
@@ -185,6 +211,7 @@ struct RawReport {
 
 const _: () = assert!(size_of::<RawReport>() == 184 && size_of::<RawMessage>() == 72);
 const _: () = assert!(size_of::<RawPromise>() == 24 && size_of::<RawVersion>() == 24);
+const _: () = assert!(size_of::<RawLeft>() == 48 && MAX_CERTIFIED * 48 <= MAX_PAYLOAD);
 
 const BLANK: u32 = 1;
 const CREATE: u32 = 1 << 1;
@@ -253,6 +280,23 @@ impl ControlFrame {
                     };
                     payload.extend_from_slice(raw.as_bytes());
                 }
+            }
+            Self::Certificate(volumes) => {
+                fields.kind = CERTIFICATE;
+                for left in volumes {
+                    let raw = RawLeft {
+                        volume: left.volume.0.into(),
+                        epoch: left.lineage.epoch.into(),
+                        generation: left.lineage.generation.into(),
+                        flags: (if left.plain { PLAIN } else { 0 }).into(),
+                        reserved: [0; 4],
+                    };
+                    payload.extend_from_slice(raw.as_bytes());
+                }
+            }
+            Self::CertificateAnswer { taken } => {
+                fields.kind = CERTIFICATE_ANSWER;
+                fields.flags = u16::from(*taken);
             }
             Self::Report(report) => {
                 fields.kind = REPORT;
@@ -341,6 +385,22 @@ impl ControlFrame {
                     promises: promises.iter().map(promise).collect(),
                 }
             }
+            CERTIFICATE => {
+                let volumes = <[RawLeft]>::ref_from_bytes(payload).map_err(|_| misfit())?;
+                let left = |it: &RawLeft| Left {
+                    volume: VolumeId(it.volume.get()),
+                    lineage: Lineage {
+                        epoch: it.epoch.get(),
+                        generation: it.generation.get(),
+                    },
+                    plain: it.flags.get() & PLAIN != 0,
+                };
+                Self::Certificate(volumes.iter().map(left).collect())
+            }
+            CERTIFICATE_ANSWER if payload.is_empty() => Self::CertificateAnswer {
+                taken: fields.flags & 1 != 0,
+            },
+            CERTIFICATE_ANSWER => return Err(misfit()),
             REPORT => Self::Report(decode_report(payload).ok_or_else(misfit)?),
             REGISTER => {
                 let messages = <[RawMessage]>::ref_from_bytes(payload).map_err(|_| misfit())?;

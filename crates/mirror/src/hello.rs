@@ -25,6 +25,8 @@ pub enum Purpose {
     Data,
     /// Heartbeats, register, membership, pool configuration; ends in `Node`.
     Control,
+    /// A death certificate, made after the run that the hello names has ended; ends in `Node`.
+    Certificate,
 }
 
 impl Purpose {
@@ -32,6 +34,7 @@ impl Purpose {
         match self {
             Self::Data => 1,
             Self::Control => 2,
+            Self::Certificate => 3,
         }
     }
 }
@@ -212,6 +215,7 @@ pub struct Hello {
     secret: alloc::boxed::Box<[u8]>,
     mine: Message,
     theirs: Option<Message>,
+    certifiable: bool,
 }
 
 impl core::fmt::Debug for Hello {
@@ -251,7 +255,22 @@ impl Hello {
             secret: secret.into(),
             mine,
             theirs: None,
+            certifiable: false,
         }
+    }
+
+    /// The peer may be a certifier as well, which then says so in its hello.
+    #[must_use]
+    pub fn or_certifier(mut self) -> Self {
+        self.certifiable = true;
+        self
+    }
+
+    /// The peer's hello said that it brings a death certificate.
+    #[must_use]
+    pub fn meets_certifier(&self) -> bool {
+        let code = Purpose::Certificate.code();
+        self.theirs.as_ref().is_some_and(|it| it.purpose == code)
     }
 
     /// What this side sends as soon as it is connected.
@@ -287,7 +306,12 @@ impl Hello {
                 me: self.me.node.0,
             });
         }
-        if theirs.purpose != self.me.purpose.code() {
+        let due = match self.me.purpose {
+            Purpose::Certificate => Purpose::Control,
+            other => other,
+        };
+        let certifier = self.certifiable && theirs.purpose == Purpose::Certificate.code();
+        if theirs.purpose != due.code() && !certifier {
             return Err(HelloError::OtherPurpose);
         }
         let reply = self.derive(b"lockstep proof", self.me.node.0, &theirs);
@@ -450,6 +474,47 @@ mod tests {
         assert_eq!(
             meet(Hello::new(data, NodeId(1), SECRET, [2; 32])),
             HelloError::OtherPurpose
+        );
+    }
+
+    #[test]
+    fn a_certifier_is_met_only_where_it_may_be() {
+        let certifier = || {
+            let side = Side {
+                purpose: Purpose::Certificate,
+                ..side(2)
+            };
+            Hello::new(side, NodeId(1), SECRET, [2; 32])
+        };
+        let met = shake(hello(1, SECRET), certifier()).map(|_| ());
+        assert_eq!(met.unwrap_err(), HelloError::OtherPurpose);
+        let mut a = hello(1, SECRET).or_certifier();
+        let mut b = certifier();
+        let (to_a, to_b) = (b.first(), a.first());
+        assert!(!a.meets_certifier());
+        let (proof_a, proof_b) = (a.received(&to_a).unwrap(), b.received(&to_b).unwrap());
+        assert!(a.meets_certifier() && !b.meets_certifier());
+        // The purpose is part of what is proved.
+        assert_eq!(
+            a.proof(&proof_b).unwrap().partner_incarnation,
+            Incarnation(102)
+        );
+        assert!(b.proof(&proof_a).is_ok());
+        // A certifier has nothing to say to another one, nor to a data connection.
+        assert_eq!(
+            certifier().received(
+                &Hello::new(
+                    Side {
+                        purpose: Purpose::Certificate,
+                        ..side(1)
+                    },
+                    NodeId(2),
+                    SECRET,
+                    [1; 32]
+                )
+                .first()
+            ),
+            Err(HelloError::OtherPurpose)
         );
     }
 

@@ -20,6 +20,7 @@ use status::Rate;
 
 mod alone;
 mod common;
+mod ended;
 mod facts;
 mod idle;
 mod majority;
@@ -35,6 +36,7 @@ mod terms;
 mod tests;
 mod votes;
 
+pub use ended::{Certified, Left};
 pub use terms::{Asks, Contact, Output, Settings, Severity, Turn, Why};
 
 /// The control side of one volume on one node.
@@ -79,6 +81,8 @@ pub struct Membership {
     /// When it woke, or heard the partner again, after a time in which the partner may have gone
     /// alone.
     overslept: Option<Time>,
+    /// The run that a death certificate named, and when.
+    certified: Option<(Incarnation, Time)>,
     channel: Option<bool>,
     channel_since: Time,
     union_durable: bool,
@@ -164,6 +168,7 @@ impl Membership {
             reached: None,
             reached_again: None,
             overslept: None,
+            certified: None,
             channel: None,
             channel_since: now,
             union_durable: false,

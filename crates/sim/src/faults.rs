@@ -14,6 +14,8 @@ pub enum Fault {
     Next,
     /// The daemon of a node is killed; its kernel lives on.
     Kill(usize),
+    /// The supervisor of a node certifies that a run has ended: the last one, or so many before.
+    Certify(usize, usize),
     /// A node loses its power: what was not flushed is lost.
     PowerCut(usize),
     /// The daemon of a node starts again (after a power cut, with its machine).
@@ -104,6 +106,8 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Kill,
+    CertifiedKill,
+    OldCertificate,
     PowerCut,
     BothDown,
     CrashLoop,
@@ -126,8 +130,10 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 22] = [
     Kind::Kill,
+    Kind::CertifiedKill,
+    Kind::OldCertificate,
     Kind::PowerCut,
     Kind::BothDown,
     Kind::CrashLoop,
@@ -242,6 +248,21 @@ impl Plan {
             Kind::Kill if now.running[node] => {
                 vec![(soon, Fault::Kill(node)), (long, Fault::Start(node))]
             }
+            Kind::CertifiedKill if now.running[node] => {
+                // At once, as a supervisor does; or so late that the next run has begun.
+                let late = prng.chance(200);
+                let after = if late {
+                    long + prng.millis(0, 5000)
+                } else {
+                    prng.millis(5, 300)
+                };
+                vec![
+                    (soon, Fault::Kill(node)),
+                    (after, Fault::Certify(node, 0)),
+                    (long, Fault::Start(node)),
+                ]
+            }
+            Kind::OldCertificate => vec![(soon, Fault::Certify(node, prng.index(3)))],
             Kind::PowerCut if now.running[node] && now.power_cut_allowed => {
                 vec![
                     (soon, Fault::PowerCut(node)),
@@ -368,6 +389,7 @@ impl Fault {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kill(_) => "kills",
+            Self::Certify(..) => "certificates",
             Self::PowerCut(_) => "power cuts",
             Self::Start(_) => "starts",
             Self::Stop(_) => "orderly stops",
@@ -451,7 +473,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 17), (true, 28)] {
+        for (witness, kinds) in [(false, 18), (true, 29)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

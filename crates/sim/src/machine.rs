@@ -2,6 +2,7 @@
 //! process is the daemon's own `Node` and `Shard`; this module is their driver, as the ring and
 //! the control thread are in the daemon, and carries out what they say.
 
+pub mod certifier;
 mod connection;
 pub mod control;
 mod death;
@@ -126,6 +127,8 @@ pub struct Machine {
     pub runs: u64,
     /// Chance of its own.
     pub prng: Prng,
+    /// Who looks after its daemon.
+    pub supervisor: certifier::Supervisor,
     /// What the checks must know of its data paths.
     pub watch: crate::watch::Watch,
 }
@@ -165,6 +168,7 @@ impl Machine {
     /// Starts the daemon.
     pub fn start(&mut self, ctx: &mut Context) {
         assert!(self.process.is_none(), "one daemon at a time");
+        self.end_certifying(ctx);
         self.runs += 1;
         let shard = Shard::new(&POOL, self.prng.seed());
         let memory = Memory::new(shard.pool_layout());

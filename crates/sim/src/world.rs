@@ -11,6 +11,7 @@ use crate::context::{Context, What};
 use crate::disk::SECTOR;
 use crate::faults::{Fault, Plan};
 use crate::ledger::Ledger;
+use crate::machine::certifier::Supervisor;
 use crate::machine::{DiskSpeed, Machine, NodeStores};
 use crate::network::{LinkId, Network};
 use crate::prng::Prng;
@@ -181,6 +182,7 @@ impl World {
             process: None,
             runs: 0,
             prng: chance.fork(),
+            supervisor: Supervisor::default(),
             watch: Watch::default(),
         });
         Self {
@@ -246,6 +248,7 @@ impl World {
                     witness.event(ctx, run, event);
                 }
             }
+            What::Supervisor { host, event } => self.machines[host].supervisor_event(ctx, event),
             What::Initiator { host, event } => {
                 self.clients[host - FIRST_CLIENT].event(ctx, &mut self.ledger, event)
             }

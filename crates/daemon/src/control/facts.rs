@@ -144,6 +144,8 @@ pub(super) fn partner(
             .partner_heard
             .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         paths: paths.collect(),
+        certificates_taken: node.certificates.taken,
+        certificates_refused: node.certificates.refused,
     }
 }
 

@@ -102,6 +102,22 @@ impl Copy {
             Made::New | Made::Used => {}
         }
         opening();
+        let (disk, metadata, superblocks) = self.open(LOCK_PATIENCE)?;
+        Ok(Ready {
+            disk: Box::new(disk),
+            metadata,
+            superblocks,
+            new: made != Made::Used,
+        })
+    }
+
+    /// Locks a copy that is in use, and reads its superblock slots. Makes nothing.
+    pub(crate) fn look(&self, patience: Duration) -> Result<(Disk, [Vec<u8>; 2]), LocalError> {
+        let (disk, _, superblocks) = self.open(patience)?;
+        Ok((disk, superblocks))
+    }
+
+    fn open(&self, patience: Duration) -> Result<(Disk, Metadata, [Vec<u8>; 2]), LocalError> {
         let spec = DiskSpec {
             image: self.image.clone(),
             metadata: self.metadata.clone(),
@@ -109,7 +125,7 @@ impl Copy {
             block_size: self.block_size,
             cache: self.cache,
         };
-        let disk = Disk::open(&spec, LOCK_PATIENCE)?;
+        let disk = Disk::open(&spec, patience)?;
         let metadata = disk
             .metadata()
             .map_err(|error| self.failed(&self.metadata, error))?;
@@ -122,12 +138,7 @@ impl Copy {
             }
         };
         let superblocks = [slot(SUPERBLOCK_OFFSETS[0])?, slot(SUPERBLOCK_OFFSETS[1])?];
-        Ok(Ready {
-            disk: Box::new(disk),
-            metadata,
-            superblocks,
-            new: made != Made::Used,
-        })
+        Ok((disk, metadata, superblocks))
     }
 
     fn make(&self, made: Made, gauge: &Gauge) -> Result<(), LocalError> {

@@ -37,6 +37,7 @@ impl Node {
                 .iter()
                 .map(|(id, it)| (*id, it.membership.status(now)))
                 .collect(),
+            certificates: self.certificates.status(),
             pool: self.pool.status(),
             portals_open: self.portals_open,
             stopping: self.stop.is_some(),
@@ -71,6 +72,7 @@ impl Node {
                 long.as_secs()
             ));
         }
+        all.extend(self.certificates.problem(now));
         for (path, (why, _)) in &self.refused {
             all.push(format!("control link on path {path} refused: {why}"));
         }

@@ -3,7 +3,9 @@
 
 extern crate std;
 
+mod certificates;
 mod chaos;
+mod cold;
 mod config;
 mod flaps;
 mod majority;

@@ -57,6 +57,10 @@ impl Volume {
         }
         let mine = if serving.is_some_and(|it| it.contains(me)) {
             AccessState::Optimized
+        } else if self.membership.is_lazy() {
+            // Only a command shows that an initiator needs this node. Whoever is refused sends
+            // none, and one that reaches the other node as well prefers that.
+            AccessState::NonOptimized
         } else if self.membership.servable()
             && now < *self.passing_since.get_or_insert(now) + TRANSITION
         {
@@ -68,6 +72,7 @@ impl Volume {
             Some(members) if members.count() == 2 => AccessState::Optimized,
             Some(_) => AccessState::Unavailable,
             None if self.last_view_serves() => AccessState::Optimized,
+            None if self.membership.is_lazy() => AccessState::Unavailable,
             None => mine,
         };
         (mine, theirs)
@@ -176,6 +181,12 @@ impl Node {
                     "bytes {} to {} could not be read here",
                     extent.offset,
                     extent.end()
+                );
+                turn.event(Severity::Warning, Some(id), text);
+            }
+            if let FromVolume::Damaged { parts } = word {
+                let text = format!(
+                    "{parts} parts of its metadata were damaged: all that they stand for is compared before it counts as equal"
                 );
                 turn.event(Severity::Warning, Some(id), text);
             }

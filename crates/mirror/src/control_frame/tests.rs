@@ -55,6 +55,21 @@ fn all() -> Vec<ControlFrame> {
             number: 3,
             promises: vec![(VolumeId(1), 2), (VolumeId(u128::MAX), u64::MAX)],
         },
+        ControlFrame::Certificate(vec![
+            Left {
+                volume: VolumeId(5 << 100),
+                lineage: configuration(6).lineage(),
+                plain: true,
+            },
+            Left {
+                volume: VolumeId(6),
+                lineage: configuration(7).lineage(),
+                plain: false,
+            },
+        ]),
+        ControlFrame::Certificate(Vec::new()),
+        ControlFrame::CertificateAnswer { taken: true },
+        ControlFrame::CertificateAnswer { taken: false },
         ControlFrame::Report(report()),
         ControlFrame::Register(vec![
             (VolumeId(1), Message::Prepare { ballot }),

@@ -28,6 +28,12 @@ impl Membership {
         if matches!(contact, Contact::Silent { .. }) {
             self.fresh = false;
         }
+        // Another run is there: what the one before left is the past.
+        if let (Contact::Heard { incarnation }, Some((run, _))) = (contact, self.certified)
+            && incarnation != run
+        {
+            self.certified = None;
+        }
         self.contact = contact;
     }
 
@@ -101,7 +107,7 @@ impl Membership {
             FromVolume::Closed { clean } => self.closed(clean),
             FromVolume::Unreadable { .. } => self.unreadable += 1,
             FromVolume::Serving { epoch } => self.in_force = epoch,
-            FromVolume::Opened { .. } | FromVolume::Suspended => {}
+            FromVolume::Opened { .. } | FromVolume::Suspended | FromVolume::Damaged { .. } => {}
         }
     }
 

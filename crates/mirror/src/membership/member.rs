@@ -80,10 +80,14 @@ impl Membership {
         self.candidate = None;
         // What was the matter with the partner was settled by what is served now.
         self.eject = None;
+        self.certified = None;
     }
 
     pub(super) fn step_member(&mut self, turn: &mut Turn<'_>) -> bool {
         let gone = match (self.contact, self.current_view()) {
+            (Contact::Silent { .. }, _) if self.is_certified(turn.now) => {
+                Some("the partner's daemon has ended")
+            }
             (Contact::Silent { .. }, _) => Some("the partner is silent on every channel"),
             (Contact::Heard { incarnation }, _) if Some(incarnation) != self.with => {
                 Some("the partner restarted")

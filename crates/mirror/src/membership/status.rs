@@ -106,6 +106,12 @@ impl Membership {
         }
     }
 
+    /// Whether nothing but an initiator's wish is missing to go on alone.
+    #[must_use]
+    pub fn is_lazy(&self) -> bool {
+        self.role == Role::Idle && self.why == Why::Lazy
+    }
+
     /// Whether neither partner nor witness answers: the other two of three may go on meanwhile.
     #[must_use]
     pub fn lacks_quorum(&self) -> bool {

@@ -31,6 +31,9 @@ pub(super) struct Connection {
 impl Machine {
     /// The kernel tells the process something about a stream.
     pub fn note(&mut self, ctx: &mut Context, note: Note) {
+        if self.supervisor_heard(ctx, &note) {
+            return;
+        }
         if let Note::Incoming { end, link, port } = note {
             if !self.listens(port) {
                 return ctx.network.refuse(end);

@@ -22,7 +22,7 @@ use lockstep_mirror::metadata_layout::SUPERBLOCK_OFFSETS;
 use std::collections::BTreeMap;
 
 /// The pair's secret in every run.
-const SECRET: &[u8] = b"the secret of two pretend nodes";
+pub(in crate::machine) const SECRET: &[u8] = b"the secret of two pretend nodes";
 /// What the pair shares with the witness.
 pub const WITNESS_SECRET: &[u8] = b"the secret of a pretend witness";
 /// The cluster's id in every run.
@@ -84,7 +84,7 @@ pub struct Control {
     pub node: Node,
     /// Whether initiators may connect.
     pub portals_open: bool,
-    incarnation: u64,
+    pub(in crate::machine) incarnation: u64,
     links: BTreeMap<u64, Wire>,
     next_link: u64,
     /// Dials under way.

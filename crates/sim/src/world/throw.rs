@@ -4,6 +4,7 @@ use super::{Phase, World};
 use crate::clock::Clock;
 use crate::context::What;
 use crate::faults::{Fault, Situation};
+use crate::machine::certifier::SupervisorEvent;
 use crate::machine::{DiskSpeed, PORT_DATA};
 use crate::network::LinkId;
 use crate::witness::WitnessMachine;
@@ -36,6 +37,9 @@ impl World {
         let ctx = &mut self.ctx;
         match fault {
             Fault::Kill(node) => self.machines[node].kill(ctx),
+            Fault::Certify(host, back) => {
+                self.machines[host].supervisor_event(ctx, SupervisorEvent::Begin { back });
+            }
             Fault::PowerCut(node) => {
                 self.machines[node].power_cut(ctx);
                 self.last_power_cut = Some(ctx.now);
@@ -144,6 +148,7 @@ impl World {
                 !calm && joined && bearable && self.whole_links() == self.node_links()
             }
             Fault::CutPath(..)
+            | Fault::Certify(..)
             | Fault::Reset
             | Fault::ResetData(_)
             | Fault::SlowLink(_)

@@ -9,6 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use lockstep_mirror::control::NodeId;
 use lockstep_mirror::register::{Ballot, Message};
+use lockstep_scsi::interface::AccessState;
 
 #[test]
 fn a_node_that_overslept_its_partners_last_words_stands_still() {
@@ -127,6 +128,21 @@ fn a_source_that_does_not_know_the_end_of_a_join_stands_still() {
 }
 
 #[test]
+fn a_node_that_waits_for_an_initiator_s_wish_lets_it_be_heard() {
+    let mut world = World::mirrored(55);
+    world.run(ms(2000));
+    world.crash(1);
+    world.run(ms(30_000));
+    assert_eq!(world.standing(0), Some(Standing::Waiting));
+    // Any other state refuses the commands by which it would learn that it is needed.
+    assert_eq!(world.machines[0].access, Some(AccessState::NonOptimized));
+    assert!(world.machines[0].portals);
+    world.machines[0].io = true;
+    world.run_until(ms(4500), |it| it.standing(0) == Some(Standing::Alone));
+    assert_eq!(world.machines[0].access, Some(AccessState::Optimized));
+}
+
+#[test]
 fn a_crashed_node_that_is_stopped_before_it_served_is_still_a_crashed_one() {
     let mut world = World::mirrored(54);
     (world.machines[0].io, world.machines[1].io) = (true, true);
@@ -142,4 +158,21 @@ fn a_crashed_node_that_is_stopped_before_it_served_is_still_a_crashed_one() {
     // not `crashed` any more. Either alone would do; this fails when both are gone.
     assert_eq!(world.machines[1].stopped, Some(false));
     assert!(!world.machines[1].superblock().clean);
+}
+
+#[test]
+fn a_step_down_that_is_forged_or_sent_again_has_no_effect() {
+    let mut world = World::mirrored(56);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.run(ms(2000));
+    // Node 2 is asked to step down by a frame of node 1 that was changed, and by one that was
+    // said before: in both cases the connection ends, a new one is made, and both serve on.
+    for forged in [true, false] {
+        let epoch = world.machines[1].superblock().configuration.epoch;
+        let before = world.refusals(1);
+        world.listen_in(0, forged);
+        world.run_until(ms(5000), |it| it.refusals(1) > before);
+        world.run_until(ms(5000), World::is_mirrored);
+        assert_eq!(world.machines[1].superblock().configuration.epoch, epoch);
+    }
 }

@@ -1,6 +1,7 @@
 //! Two machines, the wires between them, and time.
 
 mod acts;
+pub(super) mod certifier;
 mod check;
 mod data;
 mod referee;
@@ -20,7 +21,7 @@ use lockstep_mirror::control::{
     CacheMode, FromVolume, Incarnation, NodeId, Time, ToVolume, VolumeId, VolumeSpec, WitnessId,
 };
 use lockstep_mirror::superblock::{Found, SLOT_LEN, Superblock};
-use lockstep_scsi::interface::Identity;
+use lockstep_scsi::interface::{AccessState, Identity};
 
 pub(super) const VOLUME: VolumeId = VolumeId(0xabc);
 const STEP: Duration = Duration::from_millis(20);
@@ -88,6 +89,8 @@ pub(super) struct Machine {
     /// Initiators use this node.
     pub(super) io: bool,
     pub(super) portals: bool,
+    /// The state of its first own port, as its initiators were last told.
+    pub(super) access: Option<AccessState>,
     pub(super) document: Option<(u64, Vec<u8>)>,
     pub(super) outcomes: Vec<Result<u64, crate::node_interface::ConfigRefusal>>,
     pub(super) stopped: Option<bool>,
@@ -122,6 +125,7 @@ impl Machine {
             path: Path::new(),
             io: false,
             portals: false,
+            access: None,
             document: None,
             outcomes: Vec::new(),
             stopped: None,
@@ -172,6 +176,10 @@ pub(super) struct World {
     /// Paths whose data channels were to be given up, and by whom.
     pub(super) given_up: Vec<(usize, u16)>,
     pub(super) referee: Option<referee::Referee>,
+    pub(super) certifiers: BTreeMap<LinkId, certifier::Connection>,
+    /// The next report of that machine is changed on its way (or, `false`, arrives twice).
+    tamper: Option<(usize, bool)>,
+    ghosts: BTreeMap<LinkId, lockstep_mirror::hello::Hello>,
     /// The witness that is wanted for the volume.
     pub(super) desired: Option<WitnessId>,
 }
@@ -199,6 +207,9 @@ impl World {
             held: Vec::new(),
             given_up: Vec::new(),
             referee: None,
+            certifiers: BTreeMap::new(),
+            tamper: None,
+            ghosts: BTreeMap::new(),
             desired: None,
         }
     }
@@ -533,6 +544,18 @@ impl World {
     pub(super) fn is_mirrored(&self) -> bool {
         (0..2)
             .all(|who| self.standing(who) == Some(Standing::Mirrored) && self.machines[who].portals)
+    }
+
+    /// Somebody on the wire changes the next report of that machine into a step-down, or
+    /// (`forged` false) says it once more.
+    pub(super) fn listen_in(&mut self, who: usize, forged: bool) {
+        self.tamper = Some((who, forged));
+    }
+
+    /// How often that machine has refused a control link.
+    pub(super) fn refusals(&self, who: usize) -> usize {
+        let text = alloc::format!("{} event: control link", who + 1);
+        self.trace.iter().filter(|it| it.contains(&text)).count()
     }
 
     pub(super) fn said(&self, text: &str) -> bool {

@@ -122,12 +122,28 @@ impl World {
 
     pub(super) fn act(&mut self, who: usize, action: NodeAction) {
         match action {
-            NodeAction::LinkSend { link, bytes } => {
+            NodeAction::LinkSend { link, mut bytes } => {
                 if self.witness_link(link) == Some(who) {
                     return self.send_to_witness(who, link, bytes);
                 }
+                if self.ghosts.contains_key(&link) {
+                    return self.send_to_ghost(who, link, &bytes);
+                }
+                if self.certifiers.contains_key(&link) {
+                    return self.send_to_certifier(link, &bytes);
+                }
                 if self.muted == Some(who) {
                     return self.held.push((link, bytes));
+                }
+                let report = bytes.get(10..12) == Some(&[1, 0x10]);
+                if let Some((_, forged)) = self.tamper.filter(|it| it.0 == who && report) {
+                    self.tamper = None;
+                    if forged {
+                        // The flag `yields`, in the second byte of the report's flags.
+                        bytes[192 + 38] ^= 4;
+                    } else {
+                        bytes.extend_from_within(..);
+                    }
                 }
                 if let Some(wire) = self.wire_of(link).filter(|wire| self.wires[*wire]) {
                     // In order on one link.
@@ -216,6 +232,9 @@ impl World {
             }
             NodeAction::Order(ToShard::LogoutAll { .. }) => {
                 self.handle(who, NodeEvent::Shard(FromShard::LoggedOut));
+            }
+            NodeAction::Order(ToShard::PortGroups(_, groups)) => {
+                self.machines[who].access = groups.first().map(|it| it.state);
             }
             NodeAction::Order(_) => {}
         }
