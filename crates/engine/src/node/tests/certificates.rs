@@ -62,6 +62,21 @@ fn without_initiators_nobody_goes_alone_and_the_first_one_is_served_at_once() {
 }
 
 #[test]
+fn a_certificate_spares_nothing_once_the_silence_was_noticed() {
+    let mut world = busy(211, false);
+    (world.machines[0].io, world.machines[1].io) = (false, false);
+    world.run(ms(500));
+    let supervisor = world.kill(1);
+    world.certify(&supervisor);
+    world.run(ms(5000));
+    // Much may have happened to the other machine by now: the partner is waited for once more.
+    world.machines[0].io = true;
+    world.run(ms(1500));
+    assert_eq!(world.standing(0), Some(Standing::Waiting));
+    world.run_until(ms(1500), |it| alone(it, 0));
+}
+
+#[test]
 fn a_certificate_replaces_no_vote() {
     // Majority, and the witness is away: a certified death is no reason to serve.
     let mut world = busy(202, true);
