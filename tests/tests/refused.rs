@@ -173,7 +173,11 @@ fn two_nodes_with_the_same_number_do_not_pair_and_neither_serves_apart() {
     for node in &mut pair.nodes {
         node.wait_for("a word about it", LIMIT, |node| {
             let status = node.client().status().unwrap();
-            !status.partner.up && status.level == Level::Critical
+            let named = status
+                .concerns
+                .iter()
+                .any(|it| it.todo.contains("node.number"));
+            !status.partner.up && status.level == Level::Critical && named
         });
     }
     std::thread::sleep(Duration::from_secs(3));

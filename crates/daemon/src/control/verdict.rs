@@ -69,7 +69,8 @@ fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
             Level::Degraded,
             "partner",
             why,
-            "see whether it runs (systemctl status lockstep there) and whether the links do",
+            "see whether it runs (systemctl status lockstep there), whether the links do, and whether \
+            node.number is 1 on one node and 2 on the other",
         )];
     }
     let down = partner.paths.iter().filter(|path| !path.up);
