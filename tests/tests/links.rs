@@ -1,10 +1,6 @@
 //! Two links that carry data and one that carries heartbeats: one fails, both fail, they come
 //! back, and one lets no large frames pass.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test speaks by failing, and prints what it measured"
-)]
+#![expect(clippy::unwrap_used, reason = "a test speaks by failing")]
 
 use lockstep_api::status::{PathStatus, Status};
 use lockstep_initiator::core::multipath::Options;

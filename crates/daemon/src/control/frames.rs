@@ -256,8 +256,8 @@ mod tests {
                 }));
             }
             sleep(Duration::from_millis(50)).await;
-            for side in 0..2 {
-                notify[side].notify_one();
+            for (side, again) in notify.iter().enumerate() {
+                again.notify_one();
                 let (from, finding) = findings.recv().await.unwrap();
                 assert_eq!(from, side);
                 assert!(finding.passes, "{finding:?}");
