@@ -3,7 +3,9 @@
 
 use crate::error::ApiError;
 use crate::pool::{Account, Changed, PoolView, SetAccount, SetDiscovery, SetWitness};
+use crate::resync::{Priority, SetPriority};
 use crate::status::{Event, Session, Status};
+use crate::verify::{Repair, StartVerify};
 use crate::volume::{CreateVolume, SetAccess, SetStrategy, Strategy, Volume};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -178,6 +180,29 @@ impl Client {
     pub fn set_strategy(&self, name: &str, strategy: Strategy) -> Result<Changed, ClientError> {
         let path = format!("/v1/volumes/{}/strategy", escape(name));
         self.send(Method::PUT, &path, &SetStrategy { strategy })
+    }
+
+    /// Changes how much resyncs of a volume may take from initiators; `None`: what each node's
+    /// configuration says.
+    pub fn set_priority(
+        &self,
+        name: &str,
+        priority: Option<Priority>,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/resync", escape(name));
+        self.send(Method::PUT, &path, &SetPriority { priority })
+    }
+
+    /// Has both copies of a volume compared.
+    pub fn verify_volume(&self, name: &str, repair: Repair) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/verify", escape(name));
+        self.send(Method::POST, &path, &StartVerify { repair })
+    }
+
+    /// Ends that early.
+    pub fn stop_verifying(&self, name: &str) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/verify", escape(name));
+        self.request(Method::DELETE, &path, Bytes::new())
     }
 
     /// GET of any path.

@@ -1,6 +1,8 @@
 //! Volumes: what is asked for, and what is.
 
 use crate::quantity::Size;
+use crate::resync::{Pace, Priority};
+use crate::verify::Verify;
 use serde::{Deserialize, Serialize};
 
 /// When a write is answered.
@@ -158,6 +160,25 @@ pub struct Volume {
     pub dirty: u64,
     /// While copying to the partner.
     pub resync: Option<Progress>,
+    /// How much a resync may take from initiators.
+    #[serde(default)]
+    pub priority: Priority,
+    /// How fast that copy may go, and why.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+    /// Resyncs from this node that stood still and were begun anew, since its daemon started.
+    #[serde(default)]
+    pub resync_restarts: u64,
+    /// A verification from this node that runs, or the last one.
+    #[serde(default)]
+    pub verify: Option<Verify>,
+    /// Reads of initiators that found blocks unreadable on this node while the other one held them,
+    /// since its daemon started.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// Times that blocks of this node's copy were rewritten from the other one.
+    #[serde(default)]
+    pub repaired: u64,
     /// Bytes that this node compared with the partner's copy in resyncs since its daemon started.
     #[serde(default)]
     pub resync_compared: u64,

@@ -3,6 +3,8 @@
 
 use lockstep_api::ApiError;
 use lockstep_api::pool::{SetAccount, SetDiscovery, SetWitness};
+use lockstep_api::resync::Priority;
+use lockstep_api::verify::Repair;
 use lockstep_api::volume::{CreateVolume, SetAccess, Strategy};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -38,6 +40,9 @@ pub(crate) enum Request {
     SetWitness(SetWitness),
     RemoveWitness,
     SetStrategy(String, Strategy),
+    SetPriority(String, Option<Priority>),
+    /// Compare both copies; `None`: end that.
+    Verify(String, Option<Repair>),
     Metrics,
 }
 

@@ -8,9 +8,12 @@ pub use read::{Refusal, Refusals};
 
 use crate::uuid;
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Priority;
+use lockstep_api::verify::Repair;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The example, which is also the list of all keys.
 pub const EXAMPLE: &str = include_str!("../../../config/lockstep.toml");
@@ -36,6 +39,12 @@ pub struct Config {
     /// What it may use.
     #[serde(default)]
     pub engine: Engine,
+    /// How resyncs and initiators share a volume.
+    #[serde(default)]
+    pub resync: Resync,
+    /// When both copies are compared.
+    #[serde(default)]
+    pub verify: VerifySchedule,
     /// How long things may take.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -118,6 +127,71 @@ pub struct Engine {
     pub shards: u16,
     /// Memory for data on its way.
     pub pool_memory: Size,
+}
+
+/// `[resync]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resync {
+    /// Of volumes that have none of their own.
+    pub priority: Priority,
+    /// Bytes a second that a resync is never held below.
+    pub floor: Size,
+}
+
+/// `[verify]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerifySchedule {
+    /// Each volume whose writes this node orders, so long after the last time.
+    pub every: Period,
+    /// What becomes of differences.
+    pub repair: Repair,
+}
+
+/// A time in days or hours, or nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Period(pub Option<Duration>);
+
+impl TryFrom<String> for Period {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let wrong = || {
+            format!(
+                "\"{text}\" is not a time between verifications; allowed: 1h to 999d, such as \
+                \"30d\" or \"12h\", or nothing"
+            )
+        };
+        let hours = match text.strip_suffix('d') {
+            Some(days) => days
+                .parse::<u64>()
+                .ok()
+                .and_then(|days| days.checked_mul(24)),
+            None => text.strip_suffix('h').and_then(|hours| hours.parse().ok()),
+        };
+        match hours {
+            Some(hours @ 1..=23_976) => Ok(Self(Some(Duration::from_secs(hours * 3600)))),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl From<Period> for String {
+    fn from(period: Period) -> Self {
+        let Some(time) = period.0 else {
+            return Self::new();
+        };
+        let hours = time.as_secs() / 3600;
+        if hours.is_multiple_of(24) {
+            format!("{}d", hours / 24)
+        } else {
+            format!("{hours}h")
+        }
+    }
 }
 
 /// `[timeouts]`; their ordering is checked.
@@ -278,6 +352,15 @@ impl Default for Engine {
         Self {
             shards: 1,
             pool_memory: Size(256 << 20),
+        }
+    }
+}
+
+impl Default for Resync {
+    fn default() -> Self {
+        Self {
+            priority: Priority::default(),
+            floor: Size(32 << 20),
         }
     }
 }

@@ -14,6 +14,7 @@ mod paths;
 mod pool_in_force;
 mod start;
 mod verdict;
+mod verify;
 mod view;
 mod watchdog;
 mod witness_link;
@@ -40,7 +41,7 @@ use lockstep_api::status::Level;
 use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
 use lockstep_engine::node::Node;
 use lockstep_engine::node_interface::{ConfigRefusal, NodeAction, NodeEvent, NodeSettings};
-use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
+use lockstep_mirror::control::{FromVolume, Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
 use paths::Path;
 use std::collections::{BTreeMap, VecDeque};
@@ -165,6 +166,7 @@ pub(crate) struct Control {
     entry_due: Instant,
     /// Since when the partner is there.
     partner_since: Option<Instant>,
+    schedule: verify::Schedule,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -290,6 +292,7 @@ impl Control {
             awaiting_change: VecDeque::new(),
             entry_due: now,
             partner_since: None,
+            schedule: verify::Schedule::default(),
             stopped: false,
             stopping: false,
             failure: None,
@@ -349,6 +352,7 @@ impl Control {
             self.sessions_due = now + SESSIONS_EVERY;
             self.order(ToShard::Sessions);
             self.retry_copies(now);
+            self.verify_by_schedule(now);
         }
         if now >= self.entry_due {
             self.enter_myself(now);
@@ -423,7 +427,23 @@ impl Control {
                 self.events
                     .add(Level::Ok, "initiator", &self.config.node_name(), &text);
             }
-            FromThread::Shard(report) => self.tell(NodeEvent::Shard(report)),
+            FromThread::Shard(report) => {
+                let opened = match &report {
+                    FromShard::Volume(id, FromVolume::Opened { .. }) => Some(*id),
+                    _ => None,
+                };
+                let verified = match &report {
+                    FromShard::Volume(id, FromVolume::Verified(found)) => Some((*id, *found)),
+                    _ => None,
+                };
+                self.tell(NodeEvent::Shard(report));
+                if let Some((id, found)) = verified {
+                    self.verified(id, &found);
+                }
+                if let Some(id) = opened {
+                    self.pace(id);
+                }
+            }
             FromThread::Listening { address } => {
                 tracing::info!(%address, "listening");
                 self.listening.insert(address, None);

@@ -8,6 +8,8 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use lockstep_api::resync::SetPriority;
+use lockstep_api::verify::StartVerify;
 use lockstep_api::volume::SetStrategy;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -101,6 +103,11 @@ fn admin(asker: Asker) -> Router {
         .route("/v1/discovery", put(discovery))
         .route("/v1/witness", put(witness).delete(remove_witness))
         .route("/v1/volumes/{name}/strategy", put(strategy))
+        .route("/v1/volumes/{name}/resync", put(priority))
+        .route(
+            "/v1/volumes/{name}/verify",
+            post(verify).delete(stop_verifying),
+        )
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -224,6 +231,24 @@ async fn strategy(State(asker): State<Asker>, Path(name): Path<String>, body: By
         Ok(set) => respond(ask(&asker, Request::SetStrategy(name, set.strategy)).await),
         Err(refusal) => refused(&refusal),
     }
+}
+
+async fn priority(State(asker): State<Asker>, Path(name): Path<String>, body: Bytes) -> Response {
+    match parse::<SetPriority>(&body) {
+        Ok(set) => respond(ask(&asker, Request::SetPriority(name, set.priority)).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn verify(State(asker): State<Asker>, Path(name): Path<String>, body: Bytes) -> Response {
+    match parse::<StartVerify>(&body) {
+        Ok(start) => respond(ask(&asker, Request::Verify(name, Some(start.repair))).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn stop_verifying(State(asker): State<Asker>, Path(name): Path<String>) -> Response {
+    respond(ask(&asker, Request::Verify(name, None)).await)
 }
 
 async fn no_route(uri: Uri) -> Response {

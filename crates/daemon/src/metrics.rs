@@ -267,6 +267,26 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
             each(|v| v.resync.map_or(0.0, |p| float(p.total))),
         ),
         family(
+            "lockstep_volume_resync_limit_bytes",
+            "Bytes a second that the resync is held to; 0: not held back.",
+            each(|v| v.pace.as_ref().and_then(|p| p.limit).map_or(0.0, float)),
+        ),
+        family(
+            "lockstep_volume_resync_rate_bytes",
+            "Bytes a second that the resync does.",
+            each(|v| v.resync.map_or(0.0, |p| float(p.rate))),
+        ),
+        family(
+            "lockstep_volume_calm_latency_seconds",
+            "95th percentile of reads and writes without a resync; 0: no resync runs, or not known.",
+            each(|v| v.pace.as_ref().map_or(0.0, |p| float(p.calm_us) / 1e6)),
+        ),
+        family(
+            "lockstep_volume_resync_latency_seconds",
+            "95th percentile of reads and writes while the resync runs; 0: none runs, or not known.",
+            each(|v| v.pace.as_ref().map_or(0.0, |p| float(p.under_way_us) / 1e6)),
+        ),
+        family(
             "lockstep_volume_sessions",
             "iSCSI sessions on this node.",
             each(|v| f64::from(v.sessions)),
@@ -336,6 +356,31 @@ fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             "lockstep_volume_full_resyncs_total",
             "Resyncs from this node that had to compare all of the volume.",
             |_, c| c.full_resyncs,
+        ),
+        total(
+            "lockstep_volume_resync_restarts_total",
+            "Resyncs from this node that stood still and were begun anew.",
+            |_, c| c.resync_restarts,
+        ),
+        total(
+            "lockstep_volume_unreadable_total",
+            "Reads that found blocks unreadable on this node while the partner held them.",
+            |_, c| c.unreadable,
+        ),
+        total(
+            "lockstep_volume_repaired_total",
+            "Times that blocks of this node's copy were rewritten from the partner's.",
+            |_, c| c.repaired,
+        ),
+        total(
+            "lockstep_volume_verify_compared_bytes_total",
+            "Compared by verifications from this node.",
+            |_, c| c.verify_compared,
+        ),
+        total(
+            "lockstep_volume_verify_differing_total",
+            "Pieces of 64 KiB that verifications from this node found different.",
+            |_, c| c.verify_differing,
         ),
         family(
             "lockstep_volume_command_seconds",

@@ -4,6 +4,8 @@ use crate::demo::DemoArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Priority;
+use lockstep_api::verify::Repair;
 use lockstep_api::volume::{Cache, ReplicaPlace, Strategy};
 use std::path::PathBuf;
 
@@ -131,6 +133,29 @@ pub(crate) enum VolumeVerb {
         /// The new one
         strategy: StrategyWord,
     },
+    /// Change how much resyncs may take from initiators, also of one that runs
+    Resync {
+        /// Its name
+        name: String,
+        /// The new priority; "node": what each node's lockstep.toml says
+        #[arg(long, value_enum)]
+        priority: PriorityWord,
+    },
+    /// Read both copies and compare them, while the volume is served; on the node that orders its
+    /// writes
+    Verify {
+        /// Its name
+        name: String,
+        /// What becomes of differences
+        #[arg(long, value_enum, default_value_t = RepairWord::Report)]
+        repair: RepairWord,
+        /// Return at once; lockstep volume show tells how far it is
+        #[arg(long)]
+        no_wait: bool,
+        /// End one that runs
+        #[arg(long, conflicts_with_all = ["repair", "no_wait"])]
+        stop: bool,
+    },
     /// After a split brain: this node's copy is the one; what the other wrote apart is lost
     Keep {
         /// Its name
@@ -233,6 +258,52 @@ impl From<StrategyWord> for Strategy {
         match word {
             StrategyWord::Heartbeat => Self::Heartbeat,
             StrategyWord::Majority => Self::Majority,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PriorityWord {
+    /// Initiators' latency stays within 1.5 times what it is without a resync
+    Low,
+    /// Within twice
+    Normal,
+    /// Within four times
+    High,
+    /// What resync.priority in each node's lockstep.toml says
+    Node,
+}
+
+impl From<PriorityWord> for Option<Priority> {
+    fn from(word: PriorityWord) -> Self {
+        match word {
+            PriorityWord::Low => Some(Priority::Low),
+            PriorityWord::Normal => Some(Priority::Normal),
+            PriorityWord::High => Some(Priority::High),
+            PriorityWord::Node => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RepairWord {
+    /// They are reported
+    Report,
+    /// They are rewritten from the copy of the node that orders writes
+    Owner,
+    /// They are rewritten from node 1's copy
+    Node1,
+    /// They are rewritten from node 2's copy
+    Node2,
+}
+
+impl From<RepairWord> for Repair {
+    fn from(word: RepairWord) -> Self {
+        match word {
+            RepairWord::Report => Self::Report,
+            RepairWord::Owner => Self::Owner,
+            RepairWord::Node1 => Self::Node1,
+            RepairWord::Node2 => Self::Node2,
         }
     }
 }

@@ -10,7 +10,7 @@ use zerocopy::network_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Version of the protocol between partners; both must speak the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 80;
 /// Bytes of a proof.

@@ -57,6 +57,10 @@ pub enum Fault {
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// Some sectors of a node's disk cannot be read any more, until they are written.
+    Unreadable(usize),
+    /// What a node's disks are asked to read they do not answer for some milliseconds.
+    HangReads(usize, u64),
     /// The nodes are cut off from each other, in both directions (0) or in one (1, 2), and back.
     /// If the second number is not 0, nothing else is begun for so many milliseconds: one node
     /// then has to serve.
@@ -125,12 +129,14 @@ enum Kind {
     Isolate,
     Reset,
     SlowDisks,
+    HangReads,
+    Unreadable,
     Losses,
     Nap,
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 22] = [
+const KINDS: [Kind; 24] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
@@ -151,6 +157,8 @@ const KINDS: [Kind; 22] = [
     Kind::Isolate,
     Kind::Reset,
     Kind::SlowDisks,
+    Kind::HangReads,
+    Kind::Unreadable,
     Kind::Losses,
     Kind::Nap,
 ];
@@ -367,6 +375,23 @@ impl Plan {
                 (soon, Fault::SlowDisks(node)),
                 (long, Fault::NormalDisks(node)),
             ],
+            Kind::Unreadable => vec![(soon, Fault::Unreadable(node))],
+            Kind::HangReads => {
+                // The longer ones are for the watchdog of a resync: it should be at one.
+                let (after, ms) = match prng.chance(500) {
+                    true => (long, prng.between(31_000, 40_000)),
+                    false => (soon, prng.between(100, 5000)),
+                };
+                let hang = Fault::HangReads(node, ms);
+                match after {
+                    Duration::ZERO => vec![(soon, hang)],
+                    _ => vec![
+                        (soon, Fault::Kill(1 - node)),
+                        (after, Fault::Start(1 - node)),
+                        (after + prng.millis(0, 1500), hang),
+                    ],
+                }
+            }
             Kind::Losses => vec![(soon, Fault::Losses), (long, Fault::NoLosses)],
             Kind::Nap if !now.rested => {
                 // Intents of idle regions are let go after 30 s: a crash comes when they just were.
@@ -403,6 +428,8 @@ impl Fault {
             Self::ResetData(_) => "data channels reset under way",
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
+            Self::Unreadable(_) => "sectors become unreadable",
+            Self::HangReads(..) => "disks that hang",
             Self::Losses => "links lossy",
             Self::Nap(_) => "initiators at rest",
             Self::Part(0, _) => "nodes parted",
@@ -473,7 +500,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 18), (true, 29)] {
+        for (witness, kinds) in [(false, 20), (true, 31)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -21,8 +21,9 @@ use core::time::Duration;
 use lockstep_engine::interface::{Action, Event, FromShard, ToShard};
 use lockstep_engine::pool::PoolClass;
 use lockstep_engine::shard::Shard;
+use lockstep_mirror::control::{ToVolume, VolumeId};
 use lockstep_mirror::operation::BufferId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use storage::Job;
 
 /// The pool of a pretend node: small, so that it runs short now and then.
@@ -121,6 +122,11 @@ pub struct Machine {
     pub witness_link: Option<LinkId>,
     /// How fast its disks are now.
     pub speed: DiskSpeed,
+    /// Reads that are begun before do not end before.
+    pub hung_until: Duration,
+    /// Sectors of the images that answer reads with an error until they are written, as long as
+    /// another copy is there.
+    pub bad: BTreeSet<u64>,
     /// The daemon, if it runs.
     pub process: Option<Process>,
     /// Runs so far.
@@ -261,7 +267,7 @@ impl Machine {
             }
             ProcessEvent::Report(report) => {
                 ctx.trace(self.host, || format!("report {report:?}"));
-                self.watch.report(&report);
+                self.watch.report(ctx, &report);
                 self.control_report(ctx, report);
             }
             ProcessEvent::NodeWake(at) => self.node_wake(ctx, at),
@@ -278,6 +284,13 @@ impl Machine {
         self.process
             .as_ref()
             .is_some_and(|process| process.stopped.is_none())
+    }
+
+    /// The control plane gives a volume's data path an order of its own.
+    pub fn order_volume(&mut self, ctx: &mut Context, id: VolumeId, order: ToVolume) {
+        if self.is_running() {
+            self.shard_event(ctx, Event::Order(ToShard::Volume(id, order)));
+        }
     }
 
     /// Hands the shard one event and does all that follows from it.

@@ -108,6 +108,8 @@ pub struct World {
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
+    /// Sectors that rotted, until they were repaired, and the node on whose disk.
+    rotten: Option<(usize, u64)>,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -124,6 +126,8 @@ enum Phase {
     Calm(Duration),
     /// Both serve; what was begun is ended.
     Ending,
+    /// Bits have rotted on one node's disk, or none have, and both copies are compared.
+    Verifying(Duration),
     /// Everything is read by each path.
     Reading,
     /// Over.
@@ -179,6 +183,8 @@ impl World {
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
+            hung_until: Duration::ZERO,
+            bad: BTreeSet::new(),
             process: None,
             runs: 0,
             prng: chance.fork(),
@@ -203,6 +209,7 @@ impl World {
             latency,
             rest: None,
             last_power_cut: None,
+            rotten: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,

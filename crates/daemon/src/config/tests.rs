@@ -93,6 +93,19 @@ fn wrong_values_are_refused_with_what_is_allowed() {
             "one that others can connect to",
         ),
         (
+            "priority = \"normal\"",
+            "priority = \"urgent\"",
+            "expected one of `low`, `normal`, `high`",
+        ),
+        ("every = \"\"", "every = \"monthly\"", "such as \"30d\""),
+        ("every = \"\"", "every = \"0h\"", "allowed: 1h to 999d"),
+        (
+            "repair = \"report\"",
+            "repair = \"mine\"",
+            "expected one of `report`",
+        ),
+        ("floor = \"32MiB\"", "floor = \"1KiB\"", "allowed: 1MiB to"),
+        (
             "data = [\"192.0.2.1:3260\"]",
             "data = []",
             "allowed: 1 to 32",

@@ -113,7 +113,7 @@ impl Control {
         }
     }
 
-    fn volume_name(&self, id: VolumeId) -> String {
+    pub(super) fn volume_name(&self, id: VolumeId) -> String {
         let volume = self
             .pool
             .volumes

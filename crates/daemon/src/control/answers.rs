@@ -33,6 +33,7 @@ impl Control {
             }
             Request::Keep { name, confirm } => self.keep_copy(&name, &confirm),
             Request::KeepConfig => self.keep_config(),
+            Request::Verify(name, repair) => self.verify(&name, repair),
             Request::Create(_) if self.entries_are_coming() => {
                 self.wait_for_change(Asked { request, reply });
                 return;
@@ -199,6 +200,12 @@ impl Control {
                 let text = format!("strategy of volume {name}: {}", strategy.word());
                 Ok((next, text))
             }
+            Request::SetPriority(name, priority) => {
+                let next = self.pool.with_priority(name, *priority).map_err(refused)?;
+                let word = priority.map_or("that of each node", |it| it.word());
+                let text = format!("priority of resyncs of volume {name}: {word}");
+                Ok((next, text))
+            }
             Request::Apply => Ok((self.edited_pool()?, "the edited pool file applied".into())),
             _ => unreachable!("everything else is answered at once"),
         }
@@ -223,7 +230,7 @@ impl Control {
         }
     }
 
-    fn change_note(&self) -> Changed {
+    pub(super) fn change_note(&self) -> Changed {
         let status = self.node.status(boot_time());
         let away = status.partner.is_some() && !status.partner_alive;
         let note = if away {
@@ -445,7 +452,7 @@ fn change_name(change: &Request) -> String {
         Request::DeleteAccount(name) => format!("account {name}"),
         Request::SetDiscovery(_) => "discovery".into(),
         Request::SetWitness(_) | Request::RemoveWitness => "witness".into(),
-        Request::SetStrategy(name, _) => format!("volume {name}"),
+        Request::SetStrategy(name, _) | Request::SetPriority(name, _) => format!("volume {name}"),
         _ => "the pool configuration".into(),
     }
 }

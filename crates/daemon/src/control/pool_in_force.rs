@@ -9,7 +9,7 @@ use crate::shard_thread::{ToThread, boot_time};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::ToShard;
 use lockstep_engine::node_interface::{NodeEvent, VolumeReady};
-use lockstep_mirror::control::VolumeId;
+use lockstep_mirror::control::{Pacing, ToVolume, VolumeId};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,7 @@ impl Control {
         self.tell(NodeEvent::Portals { own, partner });
         self.let_go();
         self.follow_witness();
+        self.pace_all();
         let missing: Vec<PoolVolume> = self
             .pool
             .volumes
@@ -91,6 +92,31 @@ impl Control {
                 self.prepare(VolumeId(volume.uuid.0), copy);
             }
         }
+    }
+
+    /// Tells every volume that is open how its resyncs share it with initiators.
+    fn pace_all(&mut self) {
+        let ids: Vec<VolumeId> = self.locals.keys().copied().collect();
+        for id in ids {
+            self.pace(id);
+        }
+    }
+
+    /// The same for one volume, as soon as the shard has it.
+    pub(super) fn pace(&mut self, id: VolumeId) {
+        let Some(volume) = self.pool.volumes.iter().find(|it| it.uuid.0 == id.0) else {
+            return;
+        };
+        let open = self.locals.get(&id);
+        if !open.is_some_and(|local| matches!(local.state, LocalState::Open)) {
+            return;
+        }
+        let priority = volume.priority.unwrap_or(self.config.resync.priority);
+        let pacing = Pacing {
+            factor_percent: priority.percent(),
+            floor: self.config.resync.floor.0,
+        };
+        self.order(ToShard::Volume(id, ToVolume::Pace(pacing)));
     }
 
     /// Lets go of the copies of volumes that were deleted.

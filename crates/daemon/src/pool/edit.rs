@@ -6,6 +6,7 @@ use super::{
 };
 use crate::config::{Address, Uuid};
 use lockstep_api::pool::{SetAccount, SetDiscovery};
+use lockstep_api::resync::Priority;
 use lockstep_api::volume::{CreateVolume, SetAccess};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -61,6 +62,7 @@ impl Pool {
             lun: 0,
             unmap: true,
             strategy: request.strategy,
+            priority: None,
             init,
             accounts: request.accounts.clone(),
             mutual: request.mutual.clone(),
@@ -196,6 +198,19 @@ impl Pool {
                 name: name.into(),
             })?
             .strategy = strategy;
+        next.checked()
+    }
+
+    /// With another priority of its resyncs for a volume.
+    pub fn with_priority(&self, name: &str, priority: Option<Priority>) -> Result<Self, PoolError> {
+        let mut next = self.clone();
+        let volume = next.volumes.iter_mut().find(|volume| volume.name == name);
+        volume
+            .ok_or_else(|| PoolError::Unknown {
+                kind: "volume",
+                name: name.into(),
+            })?
+            .priority = priority;
         next.checked()
     }
 

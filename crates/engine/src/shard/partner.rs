@@ -9,7 +9,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::ConnId;
 use lockstep_mirror::control::{Incarnation, Time};
-use lockstep_mirror::data_frame::{blocks_follow, is_forward};
+use lockstep_mirror::data_frame::{blocks_follow, may_be_refused};
 use lockstep_mirror::fields::Fields;
 use lockstep_mirror::frame::{HEADER_LEN, Opener, Sealer};
 use lockstep_mirror::hello::{HELLO_LEN, Hello, PROOF_LEN};
@@ -226,7 +226,8 @@ impl Shard {
     /// out); an `Apply` cannot be refused, for the owner gave it its number. The buffer of a `Forward` comes back when the
     /// operations before it are committed, for which the partner's `Stored` is needed, and that may
     /// wait behind this very frame. So a forward is refused when blocks on its connection have
-    /// waited for [`PARTNER_PATIENCE`], and so is each one after it until one finds a buffer: an
+    /// waited for [`PARTNER_PATIENCE`] (and blocks that this node had asked for are dropped, to be
+    /// asked for again), and so is each one after it until one finds a buffer: an
     /// acknowledgement waits behind blocks for that time once, however many forwards come before.
     fn room_for(&mut self, now: Time, conn: ConnId, fields: Fields) -> Stage {
         if self.volume_index(fields.volume).is_none() {
@@ -239,7 +240,7 @@ impl Shard {
             return Stage::Blocks(fields, buffer);
         }
         let since = *partner.starved.get_or_insert(now);
-        if is_forward(fields.kind) && now >= since + PARTNER_PATIENCE {
+        if may_be_refused(fields.kind) && now >= since + PARTNER_PATIENCE {
             return self.turn_forward_away(now, conn, &fields);
         }
         self.starved_partners.push_back(conn);
@@ -261,7 +262,7 @@ impl Shard {
     fn starved_forward(&self, conn: ConnId) -> Option<(Time, Fields)> {
         let partner = self.partner_of(conn)?;
         match partner.stage {
-            Stage::NoBuffer(fields) if is_forward(fields.kind) => {
+            Stage::NoBuffer(fields) if may_be_refused(fields.kind) => {
                 Some((partner.starved? + PARTNER_PATIENCE, fields))
             }
             _ => None,

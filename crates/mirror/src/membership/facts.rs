@@ -107,7 +107,13 @@ impl Membership {
             FromVolume::Closed { clean } => self.closed(clean),
             FromVolume::Unreadable { .. } => self.unreadable += 1,
             FromVolume::Serving { epoch } => self.in_force = epoch,
-            FromVolume::Opened { .. } | FromVolume::Suspended | FromVolume::Damaged { .. } => {}
+            FromVolume::Opened { .. }
+            | FromVolume::Suspended
+            | FromVolume::Damaged { .. }
+            | FromVolume::Repaired { .. }
+            | FromVolume::Differs { .. }
+            | FromVolume::Verified(_)
+            | FromVolume::ResyncRestarted => {}
         }
     }
 

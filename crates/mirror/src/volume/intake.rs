@@ -231,7 +231,7 @@ impl Volume {
         for next in granted {
             if self.intake.get(next).is_some() {
                 self.intake.runnable.insert(next);
-            } else {
+            } else if !self.mend_granted(next, turn) && !self.look_granted(next, turn) {
                 self.copy_granted(next, turn);
             }
         }

@@ -193,6 +193,10 @@ impl Volume {
         if let Some(source) = self.source_mut() {
             source.channel_gone(channel);
         }
+        self.mends.channel_gone(channel);
+        if let Some(verification) = &mut self.verification {
+            verification.channel_gone(channel);
+        }
         self.forget_question();
     }
 
@@ -214,6 +218,8 @@ impl Volume {
             _ => {}
         }
         self.resend_flushes(turn);
+        self.ask_for_mends(turn);
+        self.send_looks(turn);
     }
 
     /// Says on a channel which configuration this side is in.

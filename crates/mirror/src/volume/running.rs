@@ -50,6 +50,9 @@ pub(super) enum Origin {
     Partner,
     /// Of a resync, at the source: a copy (which step), or SCSI state for the target.
     Copy(Option<u64>),
+    /// Blocks that one member could not read, or that differed, from the other one, at the owner.
+    /// `here`: this node writes them as well.
+    Mend { id: u64, here: bool },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -123,8 +126,11 @@ impl Volume {
             .running
             .get_mut(&seq)
             .expect("it was just inserted or looked at");
-        // What the source of a resync copies it holds already.
-        if matches!(running.origin, Origin::Copy(_)) {
+        // What the source of a resync copies it holds already, and so does who heals the other.
+        if matches!(
+            running.origin,
+            Origin::Copy(_) | Origin::Mend { here: false, .. }
+        ) {
             running.local = Local::Done;
             return;
         }
@@ -356,8 +362,10 @@ impl Volume {
         if let Some(order) = running.order {
             self.unlock(order, turn);
         }
-        if let Origin::Copy(Some(step)) = running.origin {
-            self.copied(step);
+        match running.origin {
+            Origin::Copy(Some(step)) => self.copied(step),
+            Origin::Mend { id, .. } => self.mended(id, turn),
+            _ => {}
         }
     }
 

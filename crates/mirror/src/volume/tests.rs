@@ -4,7 +4,9 @@
 mod changes;
 mod machine;
 mod manager;
+mod mend;
 mod random;
+mod resync;
 mod review;
 mod stories;
 mod striping;

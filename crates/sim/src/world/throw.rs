@@ -3,6 +3,7 @@
 use super::{Phase, World};
 use crate::clock::Clock;
 use crate::context::What;
+use crate::disk::SECTOR;
 use crate::faults::{Fault, Situation};
 use crate::machine::certifier::SupervisorEvent;
 use crate::machine::{DiskSpeed, PORT_DATA};
@@ -78,6 +79,25 @@ impl World {
                     slow: 20,
                 };
             }
+            Fault::Unreadable(node) => {
+                let sectors = self.shape.size / SECTOR as u64;
+                for _ in 0..self.chance.between(1, 40) {
+                    // Where the load goes, mostly.
+                    let below = *self.chance.pick(&[64, 2048, sectors]);
+                    let sector = self.chance.below(below.min(sectors));
+                    self.machines[node].bad.insert(sector);
+                }
+            }
+            Fault::HangReads(node, ms) => {
+                let until = ctx.now + Duration::from_millis(ms);
+                // A long one is waited for, so that a resync has the time to notice it.
+                if ms > 30_000 {
+                    let over = until + Duration::from_secs(5);
+                    self.rest = Some(over);
+                    self.plan.until = self.plan.until.max(over);
+                }
+                self.machines[node].hung_until = until.min(self.plan.until);
+            }
             Fault::NormalDisks(node) => {
                 self.machines[node].speed = DiskSpeed {
                     low: 20,
@@ -147,12 +167,15 @@ impl World {
                 };
                 !calm && joined && bearable && self.whole_links() == self.node_links()
             }
+            // A block that neither node can read is lost by design.
+            Fault::Unreadable(node) => !calm && self.machines[1 - node].bad.is_empty(),
             Fault::CutPath(..)
             | Fault::Certify(..)
             | Fault::Reset
             | Fault::ResetData(_)
             | Fault::SlowLink(_)
             | Fault::SlowDisks(_)
+            | Fault::HangReads(..)
             | Fault::Losses
             | Fault::Nap(_) => !calm,
             // A link of an isolated node stays down until the node rejoins.
