@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod error;
+pub mod node;
 pub mod pool;
 pub mod quantity;
 pub mod resync;

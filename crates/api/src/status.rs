@@ -1,5 +1,6 @@
 //! The one screen that tells an operator whether to worry, and why; sessions and events.
 
+use crate::node::MaintenanceState;
 use crate::volume::Volume;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct Status {
     pub level: Level,
     /// Everything that an operator should know or do, worst first.
     pub concerns: Vec<Concern>,
+    /// Whether this node is in maintenance.
+    #[serde(default)]
+    pub maintenance: MaintenanceState,
     /// The other node.
     pub partner: Partner,
     /// The witness; absent: the pair has none.

@@ -107,6 +107,18 @@ pub struct ReplicaPlace {
     pub image: String,
 }
 
+/// POST and PUT /v1/volumes/NAME/replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaAt {
+    /// A file or block device of that node; absent: where it is, or the usual place of a new one.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// PUT: the volume's name once more.
+    #[serde(default)]
+    pub confirm: String,
+}
+
 /// Whom a volume lets in; replaces what was there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -158,6 +170,9 @@ pub struct Volume {
     pub owner: u8,
     /// Bytes that the partner's copy lacks (or may lack).
     pub dirty: u64,
+    /// What the partner says of its own copy in the same way; absent: it is not heard.
+    #[serde(default)]
+    pub partner_dirty: Option<u64>,
     /// While copying to the partner.
     pub resync: Option<Progress>,
     /// How much a resync may take from initiators.

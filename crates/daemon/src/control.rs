@@ -10,8 +10,10 @@ mod frames;
 mod lane;
 pub(crate) mod links;
 pub(crate) mod local;
+mod operators;
 mod paths;
 mod pool_in_force;
+mod replicas;
 mod start;
 mod verdict;
 mod verify;
@@ -89,6 +91,7 @@ pub(crate) enum Written {
     Superblock(VolumeId),
     Acceptor,
     Config,
+    Maintenance,
 }
 
 /// A copy on this node, with what is needed to write its superblock.
@@ -96,6 +99,8 @@ pub(crate) enum Written {
 pub(crate) struct Local {
     pub(crate) state: LocalState,
     copy: local::Copy,
+    /// It was opened as one of two.
+    mirrored: bool,
     /// Why it could not be used the last time, as it was said.
     said: Option<String>,
     /// The thread of its superblock's writes, while it is open.
@@ -221,6 +226,7 @@ impl Control {
             timing,
             acceptor: read(ACCEPTOR_FILE)?,
             pool: read(POOL_STATE_FILE)?,
+            maintenance: read(MAINTENANCE_FILE)?.is_some(),
         };
         let born = boot_time();
         let seed = uuid::random();
@@ -571,6 +577,9 @@ pub(crate) const INCARNATION_FILE: &str = "incarnation";
 
 /// The register's votes.
 const ACCEPTOR_FILE: &str = "register";
+
+/// It is there while this node is in maintenance.
+const MAINTENANCE_FILE: &str = "maintenance";
 
 /// The pool configuration as `Node` keeps it: in force, and prepared.
 pub(crate) const POOL_STATE_FILE: &str = "pool.state";

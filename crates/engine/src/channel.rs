@@ -28,6 +28,10 @@ enum State {
 }
 
 /// What came of some bytes.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, and only for as long as it is looked at"
+)]
 pub(crate) enum Heard {
     /// To be sent, as part of the handshake.
     Reply(Vec<u8>),

@@ -196,6 +196,8 @@ pub enum ToShard {
     PathSilent { path: u16, since: Time },
     /// Ask all initiators to log out (planned stop), then close what is left by then.
     LogoutAll { by: Time },
+    /// Let initiators in again after `LogoutAll`.
+    Welcome,
     /// Close every iSCSI connection of this target now (its volume may not be served here).
     CloseSessions { target: u32 },
     /// Ask for a report of all sessions (`FromShard::Sessions`).

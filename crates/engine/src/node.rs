@@ -6,6 +6,7 @@ mod certificate;
 mod heart;
 mod initiators;
 mod links;
+mod maintenance;
 mod orders;
 mod pool;
 mod status;
@@ -27,6 +28,7 @@ use links::Link;
 use lockstep_mirror::control::{Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::hello::Random;
+use maintenance::Leaving;
 use orders::Stop;
 use pool::Pool;
 pub use pool::document_in_force;
@@ -48,6 +50,7 @@ pub struct Node {
     pool: Pool,
     portals_open: bool,
     stop: Option<Stop>,
+    maintenance: Option<Leaving>,
     /// What keeps a partner from being believed, by path; forgotten when a link is established.
     refused: BTreeMap<u16, (String, Time)>,
     unavailable: BTreeMap<VolumeId, String>,
@@ -110,6 +113,7 @@ impl Node {
             pool: Pool::new(settings.pool.as_deref()),
             portals_open: false,
             stop: None,
+            maintenance: settings.maintenance.then(Leaving::at_start),
             refused: BTreeMap::new(),
             unavailable: BTreeMap::new(),
             silent: BTreeMap::new(),
@@ -147,6 +151,7 @@ impl Node {
                 );
                 self.unavailable.insert(volume, reason);
             }
+            NodeEvent::CloseVolume { volume } => self.close_volume(turn, volume),
             NodeEvent::VolumeGone { volume } => self.volume_gone(turn, volume),
             NodeEvent::SuperblockWritten { volume, ok } => {
                 self.superblock_written(turn, volume, ok)
@@ -196,7 +201,9 @@ impl Node {
         if due || changed {
             turn.touched.extend(self.volumes.keys().copied());
         }
+        self.step_maintenance(turn);
         self.step_volumes(turn);
+        self.step_closing(turn);
         self.step_votes(turn);
         self.step_pool(turn);
         self.step_portals(turn);

@@ -58,6 +58,12 @@ pub(crate) enum Command {
     /// Mirrored volumes
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// The copies of a volume on the nodes, changed while it is served
+    #[command(subcommand)]
+    Replica(ReplicaVerb),
+    /// This node itself
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Initiators that are logged in to this node
     #[command(subcommand)]
     Session(SessionVerb),
@@ -156,13 +162,28 @@ pub(crate) enum VolumeVerb {
         #[arg(long, conflicts_with_all = ["repair", "no_wait"])]
         stop: bool,
     },
-    /// After a split brain: this node's copy is the one; what the other wrote apart is lost
-    Keep {
+    /// After a split brain: one node's copy is the one; what the other wrote apart is lost
+    Resolve {
         /// Its name
         name: String,
-        /// Its name once more, to show that it is meant
+        /// The node whose copy is kept, by number or name
+        #[arg(long, value_name = "NODE")]
+        keep: String,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
         #[arg(long, value_name = "NAME")]
-        confirm: String,
+        confirm: Option<String>,
+    },
+    /// Serve this node's copy although nobody knows whether it is the newest: only if the node or
+    /// disk that it waits for will never return
+    ForceActivate {
+        /// Its name
+        name: String,
+        /// Its name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+        /// Even a copy in the middle of a resync, a mixture of old and new blocks
+        #[arg(long)]
+        may_be_corrupt: bool,
     },
     /// Take a volume out of service for good; its images stay where they are
     Delete {
@@ -306,6 +327,67 @@ impl From<RepairWord> for Repair {
             RepairWord::Node2 => Self::Node2,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReplicaVerb {
+    /// Give a volume whose only copy is on this node a second one on the other node
+    Add {
+        /// The volume
+        volume: String,
+        /// A file or block device of the other node (default: VOLUME.img in its first directory)
+        #[arg(long, value_name = "PATH")]
+        image: Option<String>,
+    },
+    /// Give up the other node's copy; its image stays there
+    Remove {
+        /// The volume
+        volume: String,
+        /// The node whose copy is given up, by number or name
+        #[arg(long, value_name = "NODE")]
+        node: String,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+    /// Replace this node's copy, which is lost or whose disk failed, by a blank one; all of it is
+    /// then compared with the other node's
+    Replace {
+        /// The volume
+        volume: String,
+        /// Another file or block device of this node (default: the one that it had)
+        #[arg(long, value_name = "PATH")]
+        image: Option<String>,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Take this node out of service for a while, without an error for initiators
+    #[command(subcommand)]
+    Maintenance(MaintenanceVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaintenanceVerb {
+    /// Lead initiators to the other node, hand every volume over, and serve nothing until told
+    Enter {
+        /// The node that is meant (default: the one whose daemon is asked); another one is refused
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// This node's name: even if the other node cannot serve some of the volumes
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+    /// Serve again, once the copies here are brought up to date
+    Leave {
+        /// The node that is meant (default: the one whose daemon is asked); another one is refused
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,9 +5,13 @@ mod account;
 mod args;
 mod certificate;
 mod config;
+mod confirm;
+mod decisions;
 mod demo;
 mod events;
+mod node;
 mod output;
+mod replica;
 mod session;
 mod status;
 mod volume;
@@ -66,6 +70,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Volume(verb) => volume::run(&client, verb, json)?,
         Command::Status => status::run(&client, json)?,
         Command::Events(which) => events::run(&client, &which, json)?,
+        Command::Replica(verb) => replica::run(&client, verb, json)?,
+        Command::Node(verb) => node::run(&client, verb, json)?,
         Command::Session(verb) => session::run(&client, &verb, json)?,
         Command::Account(verb) => account::run(&client, verb, json)?,
         Command::Config(verb) => config::run(&client, verb, json)?,

@@ -1,7 +1,7 @@
 //! `lockstep volume …`
 
 use crate::args::{Access, CreateArguments, VolumeVerb};
-use crate::{config, output};
+use crate::{config, decisions, output};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use lockstep_api::Client;
@@ -29,6 +29,16 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
         VolumeVerb::Strategy { name, strategy } => {
             config::changed(&client.set_strategy(&name, strategy.into())?, json)
         }
+        VolumeVerb::Resolve {
+            name,
+            keep,
+            confirm,
+        } => decisions::resolve(client, &name, &keep, confirm, json),
+        VolumeVerb::ForceActivate {
+            name,
+            confirm,
+            may_be_corrupt,
+        } => decisions::force_activate(client, &name, confirm, may_be_corrupt, json),
         VolumeVerb::Resync { name, priority } => {
             config::changed(&client.set_priority(&name, priority.into())?, json)
         }
@@ -38,9 +48,6 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
             no_wait,
             stop,
         } => verify(client, &name, repair.into(), no_wait, stop, json),
-        VolumeVerb::Keep { name, confirm } => {
-            config::changed(&client.keep_volume(&name, &confirm)?, json)
-        }
         VolumeVerb::Delete { name, confirm } => {
             config::changed(&client.delete_volume(&name, &confirm)?, json)
         }

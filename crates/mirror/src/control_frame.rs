@@ -200,6 +200,7 @@ struct RawReport {
     with: U64,
     base: U64,
     ballot: U64,
+    dirty: U64,
     offer: U32,
     following: U32,
     node: u8,
@@ -209,7 +210,7 @@ struct RawReport {
     value: RawConfiguration,
 }
 
-const _: () = assert!(size_of::<RawReport>() == 184 && size_of::<RawMessage>() == 72);
+const _: () = assert!(size_of::<RawReport>() == 192 && size_of::<RawMessage>() == 72);
 const _: () = assert!(size_of::<RawPromise>() == 24 && size_of::<RawVersion>() == 24);
 const _: () = assert!(size_of::<RawLeft>() == 48 && MAX_CERTIFIED * 48 <= MAX_PAYLOAD);
 
@@ -227,6 +228,8 @@ const YIELDS: u32 = 1 << 10;
 const STOPPING: u32 = 1 << 11;
 const KEEP: u32 = 1 << 12;
 const SETTLED: u32 = 1 << 13;
+const GIVE_UP: u32 = 1 << 14;
+const LEAVES: u32 = 1 << 15;
 
 impl From<PoolVersion> for RawVersion {
     fn from(it: PoolVersion) -> Self {
@@ -511,12 +514,14 @@ fn encode_report(report: &Report) -> Vec<u8> {
         (record.split_brain, SPLIT_BRAIN),
         (record.wrote, WROTE),
         (record.keep, KEEP),
+        (record.give_up, GIVE_UP),
         (record.with.is_some(), HAS_WITH),
         (report.serving, SERVING),
         (report.settled, SETTLED),
         (report.demands, DEMANDS),
         (report.yields, YIELDS),
         (report.stopping, STOPPING),
+        (report.leaves, LEAVES),
     ] {
         flags |= if set { bit } else { 0 };
     }
@@ -530,6 +535,7 @@ fn encode_report(report: &Report) -> Vec<u8> {
         with: record.with.map_or(0, |it| it.0).into(),
         base: record.base.into(),
         ballot: report.ballot.0.into(),
+        dirty: report.dirty.into(),
         offer: report.offer.into(),
         following: report.following.into(),
         node: record.node.0,
@@ -568,6 +574,7 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
             split_brain: flag(SPLIT_BRAIN),
             wrote: flag(WROTE),
             keep: flag(KEEP),
+            give_up: flag(GIVE_UP),
             configuration: raw.configuration.into(),
             prepared: raw.prepared.get(),
             history: history.iter().map(Past::from).collect(),
@@ -581,6 +588,8 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
         demands: flag(DEMANDS),
         yields: flag(YIELDS),
         stopping: flag(STOPPING),
+        leaves: flag(LEAVES),
+        dirty: raw.dirty.get(),
         offer: raw.offer.get(),
         following: raw.following.get(),
     })

@@ -83,7 +83,9 @@ pub enum HelloError {
     Damaged,
     /// Another version.
     #[error(
-        "the peer speaks protocol version {0}, this node {VERSION}: run the same release on both nodes"
+        "the peer speaks protocol version {theirs}, this node {VERSION}: {todo}",
+        theirs = .0,
+        todo = older(*.0)
     )]
     OtherVersion(u16),
     /// Another pair.
@@ -164,6 +166,15 @@ impl Random {
         let mut number = [0; 16];
         number.copy_from_slice(&self.bytes()[..16]);
         u128::from_be_bytes(number)
+    }
+}
+
+/// Whose release is to be upgraded where the peer speaks another version.
+pub(crate) const fn older(theirs: u16) -> &'static str {
+    if theirs > VERSION {
+        "upgrade Lockstep on this node, whose release is the older one"
+    } else {
+        "upgrade Lockstep on the peer's machine, whose release is the older one"
     }
 }
 
@@ -535,6 +546,11 @@ mod tests {
         let mut other = good;
         other[9] = 9;
         assert_eq!(a.received(&other), Err(HelloError::OtherVersion(9)));
+        let text = |version| alloc::format!("{}", HelloError::OtherVersion(version));
+        assert!(
+            text(VERSION + 1).contains("version 3, this node 2: upgrade Lockstep on this node")
+        );
+        assert!(text(VERSION - 1).contains("upgrade Lockstep on the peer's machine"));
         for bit in 80..HELLO_LEN * 8 {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -22,6 +22,12 @@ pub enum Fault {
     Start(usize),
     /// A node is asked to stop in order.
     Stop(usize),
+    /// An operator has a node's copy served, for the other node is gone.
+    Force(usize),
+    /// An operator takes a node out of service, and puts it back.
+    Enter(usize),
+    /// See above.
+    Leave(usize),
     /// A node's process stands still for some milliseconds.
     Pause(usize, u64),
     /// One direction of a link between the nodes goes, and comes back.
@@ -116,6 +122,8 @@ enum Kind {
     BothDown,
     CrashLoop,
     Stop,
+    Maintenance,
+    Decide,
     Pause,
     LongPause,
     Cut,
@@ -136,7 +144,7 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 24] = [
+const KINDS: [Kind; 26] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
@@ -144,6 +152,8 @@ const KINDS: [Kind; 24] = [
     Kind::BothDown,
     Kind::CrashLoop,
     Kind::Stop,
+    Kind::Maintenance,
+    Kind::Decide,
     Kind::Pause,
     Kind::LongPause,
     Kind::Cut,
@@ -305,6 +315,29 @@ impl Plan {
                     (long + Duration::from_secs(12), Fault::Start(node)),
                 ]
             }
+            Kind::Decide if now.running == [true; 2] && now.isolated.is_none() => {
+                // The other one goes on alone, and is gone as well when this one returns.
+                let alone = prng.millis(0, 9000);
+                let back = alone + prng.millis(10, 3000);
+                let force = back + prng.millis(2500, 20_000);
+                vec![
+                    (soon, Fault::Kill(node)),
+                    (alone, down(1 - node)),
+                    (back, Fault::Start(node)),
+                    (force, Fault::Force(node)),
+                    (force + prng.millis(10, 8000), Fault::Start(1 - node)),
+                ]
+            }
+            Kind::Maintenance if now.running == [true; 2] => {
+                // A restart in the middle, at times: the new version.
+                let mut faults = vec![(soon, Fault::Enter(node)), (long * 2, Fault::Leave(node))];
+                if prng.chance(500) {
+                    faults.push((long, Fault::Stop(node)));
+                    faults.push((long + Duration::from_secs(12), Fault::Start(node)));
+                    faults.push((long + Duration::from_secs(14), Fault::Leave(node)));
+                }
+                faults
+            }
             Kind::Pause if now.running[node] => {
                 vec![(soon, Fault::Pause(node, prng.between(10, 1500)))]
             }
@@ -418,6 +451,8 @@ impl Fault {
             Self::PowerCut(_) => "power cuts",
             Self::Start(_) => "starts",
             Self::Stop(_) => "orderly stops",
+            Self::Force(_) => "decisions by force",
+            Self::Enter(_) => "maintenance",
             Self::Pause(..) => "pauses",
             Self::Cut(..) => "sync links cut (one way each)",
             Self::CutPath(..) => "paths cut (one way each)",
@@ -449,6 +484,7 @@ impl Fault {
             | Self::MendSync
             | Self::MendHeartbeats
             | Self::NormalLink(_)
+            | Self::Leave(_)
             | Self::Rejoin(_)
             | Self::Reunite
             | Self::MendWitness(..)
@@ -500,7 +536,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 20), (true, 31)] {
+        for (witness, kinds) in [(false, 22), (true, 33)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -2,6 +2,7 @@
 //! faults, and the checks. Everything happens here, one event after the other.
 
 mod checks;
+mod decisions;
 mod majority;
 mod throw;
 
@@ -108,6 +109,12 @@ pub struct World {
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
+    /// An operator decided for a copy, and the two have not come together since; at most until.
+    deciding: Option<Duration>,
+    /// The split that came of it was resolved.
+    chosen: bool,
+    /// What was done before an operator decided for a copy.
+    line_before: Option<Ledger>,
     /// Sectors that rotted, until they were repaired, and the node on whose disk.
     rotten: Option<(usize, u64)>,
     longest_gap: Duration,
@@ -209,6 +216,9 @@ impl World {
             latency,
             rest: None,
             last_power_cut: None,
+            deciding: None,
+            chosen: false,
+            line_before: None,
             rotten: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,

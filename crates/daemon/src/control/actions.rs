@@ -1,6 +1,6 @@
 //! Carrying out what `Node` wants: bytes to links, orders to the shard, durable writes, events.
 
-use super::{ACCEPTOR_FILE, Control, Input, POOL_STATE_FILE, RunError, Written};
+use super::{ACCEPTOR_FILE, Control, Input, MAINTENANCE_FILE, POOL_STATE_FILE, RunError, Written};
 use crate::durable;
 use crate::shard_thread::ToThread;
 use lockstep_api::status::Level;
@@ -46,6 +46,8 @@ impl Control {
             NodeAction::WriteAcceptor { bytes } => {
                 self.write_state(ACCEPTOR_FILE, bytes, Written::Acceptor);
             }
+            NodeAction::VolumeClosed { volume } => self.volume_closed(volume),
+            NodeAction::StoreMaintenance { on } => self.store_maintenance(on),
             NodeAction::StoreConfig { bytes } => {
                 self.write_state(POOL_STATE_FILE, bytes, Written::Config);
             }
@@ -132,6 +134,20 @@ impl Control {
         });
     }
 
+    /// The file says by being there that the next run begins in maintenance.
+    fn store_maintenance(&self, on: bool) {
+        let path = self.state_file(MAINTENANCE_FILE);
+        let inputs = self.inputs.clone();
+        self.state_lane.run(move || {
+            let result = match on {
+                true => durable::replace(&path, b"in maintenance\n", 0o600),
+                false => durable::remove(&path),
+            };
+            let result = result.map_err(|error| error.to_string());
+            let _ = inputs.blocking_send(Input::Written(Written::Maintenance, result));
+        });
+    }
+
     fn write_superblock(&self, id: VolumeId, slot: u8, bytes: Vec<u8>) {
         let local = self.locals.get(&id);
         let open = local.and_then(|it| Some((it.lane.as_ref()?, it.metadata.as_ref()?, &it.copy)));
@@ -161,6 +177,15 @@ impl Control {
                     self.events.add(Level::Critical, "disk", &name, &text);
                 }
                 self.tell(NodeEvent::SuperblockWritten { volume, ok });
+            }
+            Written::Maintenance => {
+                if let Err(why) = result {
+                    let text = format!(
+                        "maintenance could not be noted, and a restart may not know of it: {why}"
+                    );
+                    self.events
+                        .add(Level::Critical, "disk", &self.config.node_name(), &text);
+                }
             }
             Written::Acceptor => {
                 self.fail_unless_durable("the register's file", result);

@@ -34,6 +34,7 @@ pub(super) fn decided(node: &NodeStatus, volume: &PoolVolume, me: u8) -> Option<
         members: members.collect(),
         owner: configuration.owner.0,
         dirty: status.dirty_bytes,
+        partner_dirty: status.partner_dirty,
         resync: copying.then(|| Progress {
             done: status.resync_done,
             total: status.resync_done.saturating_add(status.dirty_bytes),

@@ -79,6 +79,7 @@ impl Control {
         self.tell(NodeEvent::Portals { own, partner });
         self.let_go();
         self.follow_witness();
+        self.reopen_changed();
         self.pace_all();
         let missing: Vec<PoolVolume> = self
             .pool
@@ -126,7 +127,9 @@ impl Control {
             .iter()
             .filter(|(id, local)| {
                 !matches!(local.state, LocalState::Leaving)
-                    && self.pool.volumes.iter().all(|volume| volume.uuid.0 != id.0)
+                    && !self.pool.volumes.iter().any(|volume| {
+                        volume.uuid.0 == id.0 && volume.replica(self.config.node.number).is_some()
+                    })
             })
             .map(|(id, _)| *id)
             .collect();
@@ -155,10 +158,16 @@ impl Control {
         {
             self.locals.remove(&id);
         }
+        self.reopen_detached(id);
     }
 
     /// Makes and opens a copy beside the control thread.
-    fn prepare(&mut self, id: VolumeId, copy: Copy) {
+    pub(super) fn prepare(&mut self, id: VolumeId, copy: Copy) {
+        self.prepare_as(id, copy, false);
+    }
+
+    /// `blank`: what was there before is as good as lost.
+    pub(super) fn prepare_as(&mut self, id: VolumeId, copy: Copy, blank: bool) {
         let gauge = Gauge::default();
         let state = LocalState::Making {
             gauge: gauge.clone(),
@@ -168,6 +177,7 @@ impl Control {
         let local = Local {
             state,
             copy: copy.clone(),
+            mirrored: self.is_mirrored(id),
             said,
             lane: None,
             metadata: None,
@@ -177,7 +187,8 @@ impl Control {
         tokio::task::spawn_blocking(move || {
             // Nobody listens once the daemon is ending.
             let opening = || drop(inputs.blocking_send(Input::Opening(id)));
-            let result = copy.prepare(&gauge, opening);
+            let discarded = if blank { copy.discard() } else { Ok(()) };
+            let result = discarded.and_then(|()| copy.prepare(&gauge, opening));
             let _ = then.blocking_send(Input::Prepared(id, Box::new(result)));
         });
     }

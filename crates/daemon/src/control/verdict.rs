@@ -1,6 +1,7 @@
 //! Whether an operator should worry: every concern with its reason and what to do, from the facts
 //! that the status shows.
 
+use lockstep_api::node::MaintenanceState;
 use lockstep_api::status::{Concern, Level, Partner, PathStatus, Status, Witness};
 use lockstep_api::volume::Volume;
 
@@ -9,9 +10,22 @@ use lockstep_api::volume::Volume;
 pub(crate) fn judge(status: &mut Status, edited: bool, general: Vec<Concern>) {
     let mut concerns = partner(&status.partner, status.uptime_s);
     concerns.extend(status.witness.as_ref().and_then(witness));
+    concerns.extend(maintenance(status.maintenance));
     concerns.extend(general);
     for volume in &status.volumes {
-        concerns.extend(of_volume(volume, &status.partner));
+        concerns.extend(match (status.maintenance, volume.state.as_str()) {
+            (MaintenanceState::Off, _) => of_volume(volume, &status.partner),
+            // That it is not served here is meant, and said above.
+            (_, "waiting") => None,
+            (_, "unavailable") => Some(concern(
+                Level::Critical,
+                format!("volume {}", volume.name),
+                volume.reason.clone(),
+                "bring the other node back, or end the maintenance of this one: lockstep node \
+                maintenance leave",
+            )),
+            _ => of_volume(volume, &status.partner),
+        });
     }
     if edited {
         concerns.push(concern(
@@ -38,6 +52,21 @@ fn concern(
         why: why.into(),
         todo: todo.into(),
     }
+}
+
+fn maintenance(state: MaintenanceState) -> Option<Concern> {
+    let (why, todo) = match state {
+        MaintenanceState::Off => return None,
+        MaintenanceState::Entering => (
+            "it is handing its volumes to the other node",
+            "wait: it says when the machine may be taken away",
+        ),
+        MaintenanceState::On => (
+            "it is in maintenance: it serves nobody, and its copies fall behind",
+            "when the work is done: lockstep node maintenance leave",
+        ),
+    };
+    Some(concern(Level::Degraded, "this node", why, todo))
 }
 
 fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
@@ -151,7 +180,7 @@ fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
             what,
             reason("both nodes were written apart"),
             format!(
-                "choose the copy to keep, on its node: lockstep volume keep {0} --confirm {0}",
+                "choose the copy to keep: lockstep volume resolve {} --keep NODE",
                 volume.name
             ),
         )),
@@ -159,7 +188,11 @@ fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
             Level::Critical,
             what,
             reason("nobody may serve it"),
-            "start the node that is named; only it has the newest data",
+            format!(
+                "bring back what is named, for it may have newer data; only if it never returns: \
+                lockstep volume force-activate {}",
+                volume.name
+            ),
         )),
         "waiting" => Some(concern(
             Level::Critical,

@@ -26,6 +26,8 @@ pub(crate) struct Decided {
     pub(crate) owner: u8,
     /// Bytes that the partner may lack.
     pub(crate) dirty: u64,
+    /// Bytes that are marked on the partner's copy, as it says.
+    pub(crate) partner_dirty: Option<u64>,
     /// A copy under way.
     pub(crate) resync: Option<Progress>,
     /// State of each copy, by node number - 1.
@@ -98,6 +100,7 @@ pub(crate) fn volume(
         members: known.members.clone(),
         owner: known.owner,
         dirty,
+        partner_dirty: known.partner_dirty,
         resync: resync.filter(|copy| copy.total > 0),
         priority: volume.priority.unwrap_or(config.resync.priority),
         pace: copying.as_ref().map(pace),
@@ -170,6 +173,11 @@ fn state(
             None,
         ),
         (Some(LocalState::Failed { why, .. }), _) => ("failed", why.clone(), None),
+        (Some(LocalState::Reopening { .. }), _) => (
+            "opening",
+            "its copy here is let go and opened again".into(),
+            None,
+        ),
         (Some(LocalState::Leaving), _) => ("waiting", "it is being deleted".into(), None),
         (_, Some(decided)) => (decided.state, decided.reason.clone(), None),
         (None, None) if volume.replica(me).is_none() => (

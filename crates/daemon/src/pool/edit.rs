@@ -89,6 +89,45 @@ impl Pool {
         Ok(next)
     }
 
+    /// With a volume's copy on that node, in this place or the usual one; if it has one there, it
+    /// lies there from now on.
+    pub fn with_replica(
+        &self,
+        name: &str,
+        node: u8,
+        image: Option<&str>,
+    ) -> Result<Self, PoolError> {
+        let mut next = self.clone();
+        let volume = next.named(name)?;
+        let usual = format!("{name}.img");
+        let image = image.map_or(usual, str::to_owned);
+        volume.replicas.retain(|replica| replica.node != node);
+        volume.replicas.push(PoolReplica { node, image });
+        volume.replicas.sort_by_key(|replica| replica.node);
+        // Whatever the first images were made of, this one is brought up to date.
+        if volume.init == Init::Adopt {
+            volume.init = Init::Reserve;
+        }
+        next.checked()
+    }
+
+    /// Without the copy on that node, which stays where it is.
+    pub fn without_replica(&self, name: &str, node: u8) -> Result<Self, PoolError> {
+        let mut next = self.clone();
+        let volume = next.named(name)?;
+        volume.replicas.retain(|replica| replica.node != node);
+        next.checked()
+    }
+
+    fn named(&mut self, name: &str) -> Result<&mut PoolVolume, PoolError> {
+        let mut volumes = self.volumes.iter_mut();
+        let found = volumes.find(|volume| volume.name == name);
+        found.ok_or_else(|| PoolError::Unknown {
+            kind: "volume",
+            name: name.into(),
+        })
+    }
+
     /// With other access rules for a volume.
     pub fn with_access(&self, name: &str, access: &SetAccess) -> Result<Self, PoolError> {
         let mut next = self.clone();

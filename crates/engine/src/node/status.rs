@@ -41,6 +41,7 @@ impl Node {
             pool: self.pool.status(),
             portals_open: self.portals_open,
             stopping: self.stop.is_some(),
+            maintenance: self.maintenance_status(),
             problems: self.problems(now),
         }
     }

@@ -9,6 +9,7 @@ mod cold;
 mod config;
 mod flaps;
 mod majority;
+mod operators;
 mod path;
 mod review;
 mod rules;

@@ -77,6 +77,10 @@ impl Shard {
                     self.session(|endpoint, out| endpoint.logout_all(now, by, out));
                 }
             }
+            ToShard::Welcome => {
+                self.logging_out = false;
+                self.session(|endpoint, _| endpoint.welcome());
+            }
             ToShard::CloseSessions { target } => {
                 self.session(|endpoint, out| endpoint.drop_sessions(now, TargetId(target), out));
             }

@@ -33,6 +33,8 @@ fn report() -> Report {
         demands: false,
         yields: true,
         stopping: false,
+        leaves: true,
+        dirty: 1 << 40,
         offer: 4,
         following: 0,
     }

@@ -373,10 +373,11 @@ fn a_split_brain_on_record_is_paired_only_through_the_copy_that_was_kept() {
         (a.wrote, b.wrote) = (true, true);
         (a.split_brain, b.split_brain) = (flags & 1 != 0, flags & 2 != 0);
         (a.keep, b.keep) = (flags & 4 != 0, flags & 8 != 0);
+        (a.give_up, b.give_up) = (flags & 32 != 0, flags & 64 != 0);
         b.base += u64::from(flags & 16 != 0);
         (a, b)
     };
-    for flags in 0..32 {
+    for flags in 0..128 {
         let (a, b) = split(flags);
         let plan = decide(&a, &b, Some(both));
         assert_eq!(plan, decide(&b, &a, Some(both)), "{flags}");
@@ -385,9 +386,9 @@ fn a_split_brain_on_record_is_paired_only_through_the_copy_that_was_kept() {
         } else {
             Copy::Everything
         };
-        let due = match flags & 12 {
-            4 if flags & 3 != 0 => Plan::Source { node: A, copy },
-            8 if flags & 3 != 0 => Plan::Source { node: B, copy },
+        let due = match (flags & (4 | 64) != 0, flags & (8 | 32) != 0) {
+            (true, false) if flags & 3 != 0 => Plan::Source { node: A, copy },
+            (false, true) if flags & 3 != 0 => Plan::Source { node: B, copy },
             _ => Plan::SplitBrain,
         };
         assert_eq!(plan, due, "{flags}");

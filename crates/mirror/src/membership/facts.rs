@@ -167,10 +167,12 @@ impl Membership {
         (open && self.settings.partner.is_some()).then_some(ToVolume::Ask)
     }
 
-    /// After a split brain a person keeps this node's copy; what the other one wrote since they
-    /// parted is lost. Whether there is a split brain to be resolved.
-    pub fn keep(&mut self) -> bool {
-        self.keep = self.durable.split_brain;
-        self.keep
+    /// After a split brain a person keeps this node's copy, or (`mine` is false) the partner's;
+    /// what the other one wrote since they parted is lost. Whether there is a split brain to be
+    /// resolved.
+    pub fn keep(&mut self, mine: bool) -> bool {
+        self.keep = self.durable.split_brain && mine;
+        self.give_up = self.durable.split_brain && !mine;
+        self.durable.split_brain
     }
 }

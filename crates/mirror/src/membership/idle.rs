@@ -64,8 +64,23 @@ impl Membership {
 
     /// A volume with one replica.
     fn single(&mut self, turn: &mut Turn<'_>) -> bool {
-        if self.durable.configuration.epoch > 0 {
+        let there = self.durable.configuration.epoch;
+        if there > 0 && self.durable.base == there && self.durable.prepared.is_none() {
             return self.begin_alone(turn, turn.now);
+        }
+        if there > 0 && self.durable.configuration.members != self.only_me() {
+            // The other copy was taken away before this node was the only member.
+            self.why = Why::Outdated;
+            return false;
+        }
+        if there > 0 {
+            // It had another copy. Nothing is marked for that from now on, so a configuration of
+            // its own makes every older copy one that is compared whole.
+            let single = self.new_configuration(turn, self.only_me(), false);
+            return self.persist(turn, |it| {
+                it.adopt(single);
+                it.base = single.epoch;
+            });
         }
         if !self.settings.create {
             self.why = Why::NeedsCreation;

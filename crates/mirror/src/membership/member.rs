@@ -39,7 +39,10 @@ impl Membership {
     /// Whether this node should leave the volume to its partner, once it stands still.
     pub(super) fn would_yield(&self) -> bool {
         let demanded = self.current_view().is_some_and(|it| it.demands);
-        self.disk_failed || self.leaving() || demanded && !(self.eject.is_some() && self.lower())
+        self.disk_failed
+            || self.leaving()
+            || self.is_aside()
+            || demanded && !(self.eject.is_some() && self.lower())
     }
 
     /// Serves as a member of the present configuration with this run of the partner.

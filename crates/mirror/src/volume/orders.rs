@@ -75,6 +75,7 @@ impl Volume {
                 self.take_numbers_of(&source);
                 self.partner_incarnation = Some(source_incarnation);
                 self.suspended = false;
+                self.drain = None;
                 self.stage = Stage::Target(Target::default());
             }
             ToVolume::Verify { repair } => self.verify(repair, turn),

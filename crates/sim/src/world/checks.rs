@@ -17,6 +17,7 @@ impl World {
         self.inconsistent_disks_do_not_serve();
         self.differences_are_marked();
         self.inspect_majority();
+        self.decide_between();
         if self.isolated.is_none() && self.together() {
             self.cut_off = None;
         }

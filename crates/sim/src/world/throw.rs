@@ -53,6 +53,9 @@ impl World {
                 self.machines[node].start(ctx);
             }
             Fault::Stop(node) => self.machines[node].stop(ctx),
+            Fault::Force(node) => self.decide_for(node),
+            Fault::Enter(node) => self.machines[node].maintain(ctx, true),
+            Fault::Leave(node) => self.machines[node].maintain(ctx, false),
             Fault::Pause(node, ms) => self.machines[node].pause(ctx, Duration::from_millis(ms)),
             Fault::Cut(link, direction) => self.set_link(link, direction, false),
             Fault::Mend(link, direction) => self.set_link(link, direction, true),
@@ -134,6 +137,23 @@ impl World {
 
     fn still_makes_sense(&self, fault: Fault) -> bool {
         let calm = self.phase != Phase::Faults;
+        let mends = matches!(
+            fault,
+            Fault::Start(_)
+                | Fault::StartWitness
+                | Fault::Mend(..)
+                | Fault::MendPath(..)
+                | Fault::MendWitness(..)
+                | Fault::EmptyWitness
+                | Fault::Leave(_)
+                | Fault::NormalDisks(_)
+                | Fault::NoLosses
+                | Fault::Calm
+                | Fault::Next
+        );
+        if self.deciding.is_some() && !mends {
+            return false;
+        }
         match fault {
             Fault::Start(node) => self.machines[node].process.is_none(),
             Fault::Kill(node) | Fault::Stop(node) => {
@@ -193,6 +213,9 @@ impl World {
             }
             Fault::MendPath(..) => self.isolated.is_none(),
             Fault::Rejoin(_) => self.isolated.is_some(),
+            Fault::Force(node) => !calm && self.machines[node].is_running(),
+            Fault::Enter(node) => !calm && self.machines[node].is_running(),
+            Fault::Leave(node) => self.machines[node].is_out_of_service(),
             Fault::NormalLink(_)
             | Fault::NormalDisks(_)
             | Fault::NoLosses
@@ -210,7 +233,7 @@ impl World {
             return self.throw(Fault::Calm);
         }
         let parted = self.parted.as_ref().map(|it| it.quiet_until);
-        let quiet = self.rest.max(parted);
+        let quiet = self.rest.max(parted).max(self.deciding);
         if let Some(until) = quiet.filter(|until| self.ctx.now < *until) {
             self.ctx.wheel.push(until, What::Fault(Fault::Next));
             return;
@@ -363,7 +386,7 @@ impl World {
         }
     }
 
-    fn rejoin(&mut self) {
+    pub(super) fn rejoin(&mut self) {
         self.isolated = None;
         for link in self.all_links() {
             for direction in 0..2 {
@@ -382,7 +405,7 @@ impl World {
         }
     }
 
-    fn set_losses(&mut self, thousandths: u64) {
+    pub(super) fn set_losses(&mut self, thousandths: u64) {
         for link in self.all_links() {
             self.ctx.network.link_mut(link).loss = thousandths;
         }
@@ -412,6 +435,7 @@ impl World {
         }
         for node in 0..2 {
             self.throw(Fault::NormalDisks(node));
+            self.throw(Fault::Leave(node));
             if self.machines[node].process.is_none() {
                 let delay = self.chance.millis(1, 3000);
                 self.ctx.after(delay, What::Fault(Fault::Start(node)));
@@ -424,6 +448,9 @@ impl World {
         for node in 0..2 {
             if self.machines[node].process.is_none() {
                 self.throw(Fault::Start(node));
+            }
+            if self.machines[node].is_running() {
+                self.throw(Fault::Leave(node));
             }
         }
     }

@@ -84,6 +84,7 @@ pub(super) struct Machine {
     pub(super) slots: [Vec<u8>; 2],
     pub(super) acceptor: Option<Vec<u8>>,
     pub(super) pool: Option<Vec<u8>>,
+    pub(super) maintenance: bool,
     pub(super) disk: Disk,
     pub(super) path: Path,
     /// Initiators use this node.
@@ -121,6 +122,7 @@ impl Machine {
             slots: [vec![0; SLOT_LEN], vec![0; SLOT_LEN]],
             acceptor: None,
             pool: None,
+            maintenance: false,
             disk: Disk::default(),
             path: Path::new(),
             io: false,
@@ -160,7 +162,10 @@ pub(super) struct World {
     queue: BTreeMap<(Time, u64), (usize, u64, Later)>,
     counter: u64,
     random: u64,
-    pub(super) acked: [u64; BLOCKS],
+    /// What each node must hold to serve as the only member: the same on both, unless an operator
+    /// made two lines.
+    pub(super) acked: [[u64; BLOCKS]; 2],
+    pub(super) forced: bool,
     /// Writes in flight between two members, and who sent them.
     busy: [Option<(u64, usize, u128)>; BLOCKS],
     next_write: u64,
@@ -196,7 +201,8 @@ impl World {
             queue: BTreeMap::new(),
             counter: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            acked: [0; BLOCKS],
+            acked: [[0; BLOCKS]; 2],
+            forced: false,
             busy: [None; BLOCKS],
             next_write: 1,
             trace: Vec::new(),
@@ -279,6 +285,7 @@ impl World {
             timing: lockstep_mirror::lease::Timing::default(),
             acceptor: machine.acceptor.clone(),
             pool: machine.pool.clone(),
+            maintenance: machine.maintenance,
         };
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&run.to_be_bytes());

@@ -96,7 +96,7 @@ impl World {
                     .serves(self.now)
                     .is_some_and(|it| it.generation == lineage);
                 if mine && self.busy[block].is_some_and(|it| it.0 == id) && self.wires[0] {
-                    self.acked[block] = id;
+                    self.acked.iter_mut().for_each(|it| it[block] = id);
                     self.busy[block] = None;
                     if self.dice(2) == 0 {
                         for machine in &mut self.machines {
@@ -178,6 +178,8 @@ impl World {
                 let delay = ms(self.dice(30) + 1);
                 self.later(who, delay, Later::AcceptorDone { bytes });
             }
+            NodeAction::VolumeClosed { .. } => self.say(alloc::format!("{} closed", who + 1)),
+            NodeAction::StoreMaintenance { on } => self.machines[who].maintenance = on,
             NodeAction::StoreConfig { bytes } => {
                 let delay = ms(self.dice(30) + 1);
                 self.later(who, delay, Later::ConfigDone { bytes });
