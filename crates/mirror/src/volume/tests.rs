@@ -9,4 +9,5 @@ mod random;
 mod resync;
 mod review;
 mod stories;
+mod striping;
 mod world;
