@@ -10,4 +10,5 @@ mod resync;
 mod review;
 mod rules;
 mod stories;
+mod striping;
 mod world;
