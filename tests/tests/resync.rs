@@ -1,7 +1,6 @@
 //! Resyncs of the real daemon: how fast they are, and what they leave to initiators.
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
     reason = "a test speaks by failing, and prints what it measured"
 )]
 

@@ -101,6 +101,8 @@ pub struct Partner {
     pub sync_local: Vec<Address>,
     /// The partner's ends.
     pub sync_remote: Vec<Address>,
+    /// Data connections over each of them; at most [`CONNECTIONS_MAX`], and [`CHANNELS_MAX`] in all.
+    pub connections: u16,
     /// Our ends of the heartbeat-only links.
     pub heartbeat_local: Vec<Address>,
     /// The partner's ends.
@@ -221,6 +223,13 @@ pub const PORTALS_MAX: usize = 32;
 /// Paths of each kind to the partner.
 pub const PATHS_MAX: usize = 8;
 
+/// Data connections over one link: more gain nothing, each costs an inbox of 256 KiB.
+pub const CONNECTIONS_MAX: u16 = 4;
+
+/// Data connections over all links: half of what a shard takes, for each may have a successor
+/// before its end is noticed.
+pub const CHANNELS_MAX: usize = 16;
+
 /// A UUID in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -324,6 +333,7 @@ impl Default for Partner {
         Self {
             sync_local: Vec::new(),
             sync_remote: Vec::new(),
+            connections: 2,
             heartbeat_local: Vec::new(),
             heartbeat_remote: Vec::new(),
             secret_file: "/etc/lockstep/pair.secret".into(),

@@ -6,10 +6,12 @@ mod actions;
 mod answers;
 mod deletion;
 mod facts;
+mod frames;
 mod lane;
 pub(crate) mod links;
 pub(crate) mod local;
 mod operators;
+mod paths;
 mod pool_in_force;
 mod replicas;
 mod start;
@@ -33,15 +35,17 @@ use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
 use crate::{certificate, durable, uuid};
 use deletion::{Deletion, Question};
+use frames::Finding;
 use lane::Lane;
 use links::{LinkInput, LinkNumbers, LinkSender};
 use local::{LocalError, LocalState, Ready};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
 use lockstep_engine::node::Node;
-use lockstep_engine::node_interface::{ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings};
+use lockstep_engine::node_interface::{ConfigRefusal, NodeAction, NodeEvent, NodeSettings};
 use lockstep_mirror::control::{FromVolume, Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
+use paths::Path;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -75,6 +79,8 @@ pub(crate) enum Input {
     Prepared(VolumeId, Box<Result<Ready, LocalError>>),
     /// A durable write has ended.
     Written(Written, Result<(), String>),
+    /// What full-size frames do on this path.
+    Frames(usize, Finding),
     /// SIGTERM or SIGINT.
     Stop,
 }
@@ -146,8 +152,8 @@ pub(crate) struct Control {
     links: BTreeMap<u32, Link>,
     witness: WitnessLink,
     link_numbers: LinkNumbers,
-    /// Why each path did not work the last time; empty: it did.
-    path_errors: Vec<String>,
+    /// What is known of each path besides what `Node` knows.
+    paths: Vec<Path>,
     /// Data portals that should be open and sync addresses, with the reason where they are not.
     listening: BTreeMap<SocketAddr, Option<String>>,
     sessions: Vec<SessionInfo>,
@@ -237,6 +243,7 @@ impl Control {
                 me: NodeId(me),
                 incarnation,
                 addresses,
+                connections: config.partner.connections,
                 dial: me < partner.0,
                 secret: secret.into(),
                 cluster: config.cluster.uuid.0,
@@ -254,7 +261,11 @@ impl Control {
         );
         let now = Instant::now();
         Ok(Self {
-            path_errors: vec![String::new(); config.control_paths().len()],
+            paths: config
+                .control_paths()
+                .iter()
+                .map(|_| Path::default())
+                .collect(),
             pool: Pool::empty(config.cluster.uuid),
             text: String::new(),
             config,
@@ -399,6 +410,7 @@ impl Control {
             }
             Input::Prepared(id, result) => self.prepared(id, *result),
             Input::Written(what, result) => self.written(what, result),
+            Input::Frames(path, found) => self.frames_found(path, found),
             Input::Stop => {
                 if !self.stopping {
                     self.stopping = true;
@@ -406,44 +418,6 @@ impl Control {
                     self.tell(NodeEvent::Stop);
                 }
             }
-        }
-    }
-
-    fn link(&mut self, input: LinkInput) {
-        match input {
-            LinkInput::Up { path, sender } => {
-                let link = sender.link;
-                if path == witness_link::PATH {
-                    self.witness.up(sender);
-                    let link = LinkId(link.into());
-                    return self.tell(NodeEvent::WitnessUp { link });
-                }
-                self.links.insert(link, Link { path, sender });
-                let path = u16::try_from(path).expect("at most 16 paths");
-                self.tell(NodeEvent::LinkUp {
-                    link: LinkId(link.into()),
-                    path,
-                });
-            }
-            LinkInput::Bytes { link, bytes } => {
-                self.tell(NodeEvent::LinkBytes {
-                    link: LinkId(link.into()),
-                    bytes: &bytes,
-                });
-            }
-            LinkInput::Down { link, why } => {
-                self.witness.down(link, &why);
-                if let Some(gone) = self.links.remove(&link) {
-                    self.path_errors[gone.path] = why;
-                }
-                self.tell(NodeEvent::LinkDown {
-                    link: LinkId(link.into()),
-                });
-            }
-            LinkInput::DialFailed { path, why } if path == witness_link::PATH => {
-                self.witness.failed(why)
-            }
-            LinkInput::DialFailed { path, why } => self.path_errors[path] = why,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The Prometheus text, made afresh for each scrape from what the shard counts and what the
 //! status says. Labels are names from the configuration, never names that a stranger chose.
 
-use lockstep_api::status::{Level, Status};
+use lockstep_api::status::{Level, PathStatus, Status};
 use lockstep_api::volume::Volume;
 use lockstep_engine::counters::{Counters, LATENCY_BOUNDS_US, Latencies, VolumeCounters};
 use lockstep_mirror::volume::Counts;
@@ -117,6 +117,20 @@ fn partner(status: &Status) -> Vec<MetricFamily> {
         .iter()
         .zip(&partner.paths)
         .map(|(l, path)| (l.as_slice(), truth(path.up)));
+    let each = |value: fn(&PathStatus) -> f64| -> Vec<(Labels<'_>, f64)> {
+        let values = partner.paths.iter().map(value);
+        labels.iter().map(|it| it.as_slice()).zip(values).collect()
+    };
+    let count = |name, help, value: fn(&PathStatus) -> u64| {
+        let metrics = labels.iter().zip(&partner.paths).map(|(labels, path)| {
+            let mut metric = labelled(labels);
+            let mut counter = Counter::default();
+            counter.set_value(float(value(path)));
+            metric.set_counter(counter);
+            metric
+        });
+        family(name, help, MetricType::COUNTER, metrics.collect())
+    };
     // Never heard: as old as this daemon.
     let age = partner.heartbeat_age_ms.unwrap_or(status.uptime_s * 1000);
     vec![
@@ -134,6 +148,41 @@ fn partner(status: &Status) -> Vec<MetricFamily> {
             "lockstep_path_up",
             "Whether a path to the partner works.",
             up.collect(),
+        ),
+        gauge(
+            "lockstep_path_data_connections",
+            "Data connections over a path.",
+            each(|path| f64::from(path.channels)),
+        ),
+        gauge(
+            "lockstep_path_round_trip_seconds",
+            "From a heartbeat to its acknowledgement, the last time.",
+            each(|path| float(path.round_trip_us.unwrap_or(0)) / 1_000_000.0),
+        ),
+        gauge(
+            "lockstep_path_frames_pass",
+            "Whether full-size frames pass; 1 also where that is not known.",
+            each(|path| truth(path.mtu.as_ref().is_none_or(|it| it.warning.is_empty()))),
+        ),
+        count(
+            "lockstep_path_sent_bytes_total",
+            "Bytes sent over a path.",
+            |path| path.sent_bytes,
+        ),
+        count(
+            "lockstep_path_received_bytes_total",
+            "Bytes received over a path.",
+            |path| path.received_bytes,
+        ),
+        count(
+            "lockstep_path_refused_frames_total",
+            "Frames that came damaged, or were not the partner's.",
+            |path| path.refused_frames,
+        ),
+        count(
+            "lockstep_path_given_up_total",
+            "Data connections on which nothing came any more though the partner lived.",
+            |path| path.given_up,
         ),
         counter(
             "lockstep_certificates_total",

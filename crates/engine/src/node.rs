@@ -54,6 +54,10 @@ pub struct Node {
     /// What keeps a partner from being believed, by path; forgotten when a link is established.
     refused: BTreeMap<u16, (String, Time)>,
     unavailable: BTreeMap<VolumeId, String>,
+    /// Paths that fell silent, by when something last came on them.
+    silent: BTreeMap<u16, Time>,
+    /// Paths without a link, by when the last one ended.
+    lost: BTreeMap<u16, Time>,
 }
 
 impl core::fmt::Debug for Node {
@@ -112,6 +116,8 @@ impl Node {
             maintenance: settings.maintenance.then(Leaving::at_start),
             refused: BTreeMap::new(),
             unavailable: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            lost: BTreeMap::new(),
             settings,
         }
     }
@@ -129,7 +135,7 @@ impl Node {
             NodeEvent::WitnessSecret(secret) => self.witness_secret(turn, secret),
             NodeEvent::Witness { volume, witness } => self.witness_for(turn, volume, witness),
             NodeEvent::LinkDown { link } => {
-                self.link_down(link);
+                self.link_down(turn, link);
                 self.witness.down(link);
             }
             NodeEvent::LinkBytes { link, bytes } if self.witness.is(link) => {

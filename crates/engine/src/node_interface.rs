@@ -369,6 +369,8 @@ pub struct LinkStatus {
     pub heard: Option<Duration>,
     /// From a heartbeat to its acknowledgement, the last time.
     pub round_trip: Option<Duration>,
+    /// Since it was established.
+    pub since: Option<Duration>,
 }
 
 /// The connection to the witness, for people.
@@ -431,6 +433,8 @@ pub struct NodeStatus {
     pub partner_alive: bool,
     /// All links.
     pub links: Vec<LinkStatus>,
+    /// Paths whose last established link ended, and how long ago.
+    pub lost: Vec<(u16, Duration)>,
     /// The witness.
     pub witness: WitnessStatus,
     /// Death certificates.

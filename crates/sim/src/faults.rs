@@ -42,8 +42,23 @@ pub enum Fault {
     Isolate(usize),
     /// See above.
     Rejoin(usize),
+    /// All links that carry data go, and come back; heartbeats go on over the others.
+    CutSync,
+    /// See above.
+    MendSync,
+    /// All links that carry heartbeats only go, and come back.
+    CutHeartbeats,
+    /// See above.
+    MendHeartbeats,
+    /// A link between the nodes takes long, and is as before.
+    SlowLink(usize),
+    /// See above.
+    NormalLink(usize),
     /// A random stream is reset.
     Reset,
+    /// A data channel is reset while something is on its way; so many more milliseconds one is
+    /// waited for.
+    ResetData(u64),
     /// A node's disks become slow, and normal again.
     SlowDisks(usize),
     /// See above.
@@ -118,6 +133,10 @@ enum Kind {
     Cut,
     OneWay,
     Flap,
+    Sync,
+    Heartbeats,
+    SlowLink,
+    ResetData,
     CutPath,
     Isolate,
     Reset,
@@ -130,7 +149,7 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 23] = [
+const KINDS: [Kind; 27] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
@@ -145,6 +164,10 @@ const KINDS: [Kind; 23] = [
     Kind::Cut,
     Kind::OneWay,
     Kind::Flap,
+    Kind::Sync,
+    Kind::Heartbeats,
+    Kind::SlowLink,
+    Kind::ResetData,
     Kind::CutPath,
     Kind::Isolate,
     Kind::Reset,
@@ -165,6 +188,8 @@ pub struct Situation {
     pub links: usize,
     /// How many of them pass in both directions.
     pub whole: usize,
+    /// How many of those carry heartbeats only.
+    pub whole_heartbeats: usize,
     /// Initiators.
     pub clients: usize,
     /// A node is cut off from everything.
@@ -353,6 +378,19 @@ impl Plan {
                 }
                 faults
             }
+            Kind::Sync if may_cut && (now.majority || now.whole_heartbeats > 0) => {
+                vec![(soon, Fault::CutSync), (long, Fault::MendSync)]
+            }
+            Kind::Heartbeats if may_cut && (1..now.whole).contains(&now.whole_heartbeats) => {
+                vec![(soon, Fault::CutHeartbeats), (long, Fault::MendHeartbeats)]
+            }
+            Kind::SlowLink => {
+                vec![
+                    (soon, Fault::SlowLink(link)),
+                    (long, Fault::NormalLink(link)),
+                ]
+            }
+            Kind::ResetData => vec![(soon, Fault::ResetData(500))],
             Kind::CutPath => {
                 let path = prng.index(now.clients * 2);
                 let directions: &[usize] = if prng.chance(500) { &[0, 1] } else { &[0] };
@@ -448,6 +486,10 @@ impl Fault {
             Self::Cut(..) => "sync links cut (one way each)",
             Self::CutPath(..) => "paths cut (one way each)",
             Self::Isolate(_) => "nodes cut off",
+            Self::CutSync => "all sync links cut",
+            Self::CutHeartbeats => "all heartbeat links cut",
+            Self::SlowLink(_) => "links slow",
+            Self::ResetData(_) => "data channels reset under way",
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
             Self::FailDisk(_) => "disks failed",
@@ -470,6 +512,9 @@ impl Fault {
             Self::Next
             | Self::Mend(..)
             | Self::MendPath(..)
+            | Self::MendSync
+            | Self::MendHeartbeats
+            | Self::NormalLink(_)
             | Self::Leave(_)
             | Self::Rejoin(_)
             | Self::Reunite
@@ -490,6 +535,7 @@ mod tests {
         running: [true; 2],
         links: 3,
         whole: 3,
+        whole_heartbeats: 1,
         clients: 1,
         isolated: None,
         together: true,
@@ -523,7 +569,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 20), (true, 31)] {
+        for (witness, kinds) in [(false, 24), (true, 35)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -114,6 +114,8 @@ pub struct Machine {
     pub stores: NodeStores,
     /// The links over which its data channels go, in the order of their addresses.
     pub sync_links: Vec<LinkId>,
+    /// Data channels over each of them.
+    pub connections: u16,
     /// The links over which control channels go.
     pub control_links: Vec<LinkId>,
     /// The link to the witness, if there is one.
@@ -347,6 +349,7 @@ impl Machine {
                 self.send(ctx, conn, head, body);
             }
             Action::Close { conn } => self.close(ctx, conn),
+            Action::Abort { conn } => self.abort(ctx, conn),
             Action::Dial { dial, address } => self.dial(ctx, dial, address),
             Action::Io { key, volume, io } => self.start_job(ctx, key, volume.0, io),
             Action::Wake { conn } => self.wake(conn),

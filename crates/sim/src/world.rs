@@ -48,6 +48,8 @@ pub struct Shape {
     pub cache: CacheMode,
     /// Links that carry data and control.
     pub sync_links: usize,
+    /// Data channels over each of them.
+    pub connections: u16,
     /// Links that carry control only.
     pub control_links: usize,
     /// Initiators.
@@ -102,6 +104,8 @@ pub struct World {
     differing: BTreeSet<usize>,
     /// The node that was cut off last, until both serve together again.
     cut_off: Option<usize>,
+    /// Shortest and longest time on the way between the nodes, in microseconds, as a rule.
+    latency: (u64, u64),
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
@@ -184,6 +188,7 @@ impl World {
             volumes: BTreeMap::new(),
             stores: NodeStores::new(&shape),
             sync_links: sync.clone(),
+            connections: shape.connections,
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
@@ -211,6 +216,7 @@ impl World {
             changing: false,
             differing: BTreeSet::new(),
             cut_off: None,
+            latency,
             rest: None,
             last_power_cut: None,
             replaced: false,
@@ -328,8 +334,9 @@ impl Shape {
                 CacheMode::WriteThrough,
                 CacheMode::WriteBack,
             ]),
-            sync_links: prng.index(2) + 1,
-            control_links: prng.index(2) + 1,
+            sync_links: prng.index(3) + 1,
+            connections: *prng.pick(&[1, 2, 3]),
+            control_links: prng.index(3),
             clients: prng.index(2) + 1,
             speeds: [speed(prng), speed(prng)],
             majority: prng.chance(500),

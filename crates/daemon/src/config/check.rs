@@ -1,7 +1,9 @@
 //! Rules that a single value's type cannot express: ranges, and what must fit together. Each
 //! problem names the key that should be changed.
 
-use super::{Address, Config, PATHS_MAX, PORTALS_MAX, Resync, Timeouts};
+use super::{
+    Address, CHANNELS_MAX, CONNECTIONS_MAX, Config, PATHS_MAX, PORTALS_MAX, Resync, Timeouts,
+};
 use lockstep_mirror::volume::DROP_AGE;
 use std::path::Path;
 
@@ -141,6 +143,22 @@ fn addresses(config: &Config, out: &mut Problems) {
                 ),
             ));
         }
+    }
+    let connections = usize::from(partner.connections);
+    if !(1..=CONNECTIONS_MAX).contains(&partner.connections) {
+        out.push((
+            "partner.connections",
+            format!("{connections} is out of range; allowed: 1 to {CONNECTIONS_MAX}"),
+        ));
+    } else if partner.sync_local.len() * connections > CHANNELS_MAX {
+        out.push((
+            "partner.connections",
+            format!(
+                "{connections} over each of {} links are {}; allowed: {CHANNELS_MAX} in all",
+                partner.sync_local.len(),
+                partner.sync_local.len() * connections
+            ),
+        ));
     }
     if partner.sync_remote.is_empty() && !partner.heartbeat_remote.is_empty() {
         out.push((

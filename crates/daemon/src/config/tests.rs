@@ -141,6 +141,8 @@ fn wrong_values_are_refused_with_what_is_allowed() {
             "sync_remote = [\"10.0.0.2:7400\"]",
             "of which we have 0",
         ),
+        ("connections = 2", "connections = 0", "allowed: 1 to 4"),
+        ("connections = 2", "connections = 5", "allowed: 1 to 4"),
         ("lease_ms = 1500", "lease_ms = 500", "three heartbeats"),
         ("silent_ms = 2000", "silent_ms = 1000", "more than lease_ms"),
         ("path_ms = 5000", "path_ms = 4000", "more than 4000"),

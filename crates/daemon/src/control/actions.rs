@@ -17,10 +17,11 @@ impl Control {
                 if self.witness.is(number) {
                     return self.witness.send(number, bytes);
                 }
-                let gone = self
-                    .links
-                    .get(&number)
-                    .is_some_and(|link| !link.sender.send(bytes));
+                let paths = &mut self.paths;
+                let gone = self.links.get(&number).is_some_and(|link| {
+                    paths[link.path].sent += bytes.len() as u64;
+                    !link.sender.send(bytes)
+                });
                 if gone {
                     // Dropping the sender closes it; `LinkDown` follows from its task.
                     self.close(number, "the partner does not read");
@@ -110,7 +111,7 @@ impl Control {
 
     fn close(&mut self, link: u32, why: &str) {
         if let Some(gone) = self.links.remove(&link) {
-            why.clone_into(&mut self.path_errors[gone.path]);
+            why.clone_into(&mut self.paths[gone.path].error);
         }
     }
 

@@ -2,7 +2,7 @@
 //! that the status shows.
 
 use lockstep_api::node::MaintenanceState;
-use lockstep_api::status::{Concern, Level, Partner, Status, Witness};
+use lockstep_api::status::{Concern, Level, Partner, PathStatus, Status, Witness};
 use lockstep_api::volume::Volume;
 
 /// Fills in the concerns and the verdict. `edited`: the pool file has an edit that is not in
@@ -103,6 +103,7 @@ fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
         )];
     }
     let down = partner.paths.iter().filter(|path| !path.up);
+    let small = partner.paths.iter().filter_map(small_frames);
     down.map(|path| {
         concern(
             Level::Degraded,
@@ -115,7 +116,20 @@ fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
             "look at its cables, switch and addresses; the other paths carry on",
         )
     })
+    .chain(small)
     .collect()
+}
+
+/// A path on which full-size frames do not pass, or pass in one direction only.
+fn small_frames(path: &PathStatus) -> Option<Concern> {
+    let mtu = path.mtu.as_ref().filter(|it| !it.warning.is_empty())?;
+    Some(concern(
+        Level::Degraded,
+        format!("{} path {} - {}", path.kind, path.local, path.remote),
+        mtu.warning.clone(),
+        "give both interfaces and every switch port between them the same MTU (ip link set DEVICE \
+        mtu N): with a smaller one somewhere large writes may hang",
+    ))
 }
 
 fn witness(witness: &Witness) -> Option<Concern> {
@@ -228,7 +242,6 @@ fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockstep_api::status::PathStatus;
     use lockstep_api::volume::Replica;
 
     fn volume(state: &str) -> Volume {
@@ -300,6 +313,7 @@ mod tests {
             remote: "10.0.0.2:7401".into(),
             up: false,
             error: "the peer does not have this pair's secret".into(),
+            ..PathStatus::default()
         };
         let partner = Partner {
             paths: vec![path],

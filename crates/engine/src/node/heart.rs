@@ -13,7 +13,7 @@ use lockstep_mirror::membership::Contact;
 
 /// What is known of both nodes' lives.
 pub(super) struct Heart {
-    sent: Heartbeats,
+    pub(super) sent: Heartbeats,
     pub(super) next_beat: Time,
     /// When the slowest shard last turned.
     pub(super) stamp: Time,

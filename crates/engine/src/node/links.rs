@@ -3,6 +3,7 @@
 
 use super::{Node, Turn};
 use crate::channel::{Channel, Heard};
+use crate::interface::ToShard;
 use crate::node_interface::{LinkId, NodeAction, Severity};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,11 +14,11 @@ use lockstep_mirror::hello::{Hello, Purpose, Side};
 
 /// A peer that has not proved itself by then is cut off: two round trips in a local network.
 const HANDSHAKE: Duration = Duration::from_secs(1);
-/// Proven links at the same time: four paths, each with its successor while the old one dies.
-const MAX_LINKS: usize = 8;
+/// Proven links at the same time: sixteen paths, each with its successor while the old one dies.
+const MAX_LINKS: usize = 32;
 /// Links that have yet to prove themselves. One more puts out the oldest: strangers who hold
 /// connections open must not keep the partner away.
-const MAX_HALF_OPEN: usize = 8;
+const MAX_HALF_OPEN: usize = 32;
 /// One refused peer is reported this often at most; a wrong secret dials again twice a second.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
 /// And for another reason than the last one: strangers may think of many.
@@ -28,8 +29,9 @@ pub(super) struct Link {
     pub(super) path: u16,
     /// `None`: the driver was asked to close it.
     channel: Option<Channel>,
-    /// The run of the partner that proved itself.
+    /// The run of the partner that proved itself, and when.
     incarnation: Option<Incarnation>,
+    pub(super) proven: Option<Time>,
     /// Somebody on the partner's machine who brings a death certificate, not the partner.
     certifier: bool,
     /// He has proved that he speaks for this run.
@@ -108,6 +110,7 @@ impl Node {
             certifier: false,
             certifies: None,
             since: turn.now,
+            proven: None,
             listened: turn.now,
             heard: None,
             round_trip: None,
@@ -115,8 +118,18 @@ impl Node {
         self.links.insert(id, link);
     }
 
-    pub(super) fn link_down(&mut self, id: LinkId) {
-        self.links.remove(&id);
+    pub(super) fn link_down(&mut self, turn: &Turn<'_>, id: LinkId) {
+        let gone = self.links.remove(&id);
+        let Some(gone) = gone.filter(|it| it.incarnation.is_some()) else {
+            return;
+        };
+        if !self
+            .links
+            .values()
+            .any(|it| it.path == gone.path && it.is_proven())
+        {
+            self.lost.insert(gone.path, turn.now);
+        }
     }
 
     pub(super) fn link_bytes(&mut self, turn: &mut Turn<'_>, id: LinkId, bytes: &[u8]) {
@@ -206,8 +219,28 @@ impl Node {
                 Some(_) => link.listened + quiet,
             };
             if link.channel.is_some() && turn.now >= due {
+                if link.incarnation.is_some() {
+                    self.silent.insert(link.path, link.listened);
+                }
                 link.close(*id, turn, true);
             }
+        }
+        self.give_up_channels(turn);
+    }
+
+    /// Data channels of a path that has fallen silent are given up as soon as the partner is known
+    /// to live: from what comes on another path, or once this one is there again.
+    fn give_up_channels(&mut self, turn: &mut Turn<'_>) {
+        let timing = &self.settings.timing;
+        let Some(heard) = self.heart.heard else {
+            return;
+        };
+        let lives = |_: &u16, last: &mut Time| heard >= *last + timing.quiet() / 2;
+        for (path, last) in self.silent.extract_if(.., lives) {
+            // By then a heartbeat would have come at the latest.
+            let since = last + timing.quiet() * 3 / 5;
+            turn.out
+                .push(NodeAction::Order(ToShard::PathSilent { path, since }));
         }
     }
 
@@ -216,6 +249,7 @@ impl Node {
         for (other, link) in &mut self.links {
             if *other == id {
                 link.incarnation = Some(incarnation);
+                link.proven = Some(turn.now);
                 self.refused.remove(&link.path);
             } else if link.is_proven() && link.incarnation != Some(incarnation) {
                 // An earlier run of the partner; what still comes from it is the past.

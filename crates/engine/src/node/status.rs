@@ -17,6 +17,7 @@ impl Node {
             established: link.is_proven(),
             heard: link.heard.map(|at| now.saturating_sub(at)),
             round_trip: link.round_trip,
+            since: link.proven.map(|at| now.saturating_sub(at)),
         });
         NodeStatus {
             node: self.settings.node,
@@ -25,6 +26,11 @@ impl Node {
             partner_heard: self.heart.heard.map(|at| now.saturating_sub(at)),
             partner_alive: self.heart.hears(),
             links: links.collect(),
+            lost: self
+                .lost
+                .iter()
+                .map(|(path, at)| (*path, now.saturating_sub(*at)))
+                .collect(),
             witness: self.witness.status(now),
             volumes: self
                 .volumes

@@ -1,6 +1,7 @@
 //! The steps of a resync's copy, at the source: read, hash, compare at the target, and what
 //! differs is read again under the range lock and sent.
 
+use super::links::Asked;
 use super::running::{Local, Origin, Running};
 use super::source::Phase;
 use super::turn::Turn;
@@ -451,7 +452,7 @@ impl Volume {
                 turn.now,
             ));
             self.begin_apply(seq, turn);
-            self.send_sequenced(seq, None, turn);
+            self.send_sequenced(seq, Asked::Nowhere, turn);
         }
     }
 

@@ -452,7 +452,7 @@ impl Volume {
             let here = from == Side::There;
             let origin = Origin::Mend { id, here };
             let seq = self.insert(Running::new(operation, origin, Some(order), turn.now));
-            self.send_sequenced(seq, None, turn);
+            self.send_sequenced(seq, super::links::Asked::Nowhere, turn);
             self.begin_apply(seq, turn);
         }
     }

@@ -11,6 +11,7 @@
 
 use super::copy::CopyStep;
 use super::flushes::Purpose;
+use super::links::Asked;
 use super::pace::PaceStatus;
 use super::running::{Origin, Running};
 use super::stage::Stage;
@@ -324,7 +325,7 @@ impl Volume {
         if mirrored {
             running.lent = true;
             self.dirty.lend(extent);
-            self.send_sequenced(seq, None, turn);
+            self.send_sequenced(seq, Asked::Nowhere, turn);
         } else {
             running.confirmed = true;
             self.dirty.mark(extent);
@@ -354,7 +355,7 @@ impl Volume {
                 turn.now,
             ));
             self.begin_apply(seq, turn);
-            self.send_sequenced(seq, None, turn);
+            self.send_sequenced(seq, Asked::Nowhere, turn);
         }
     }
 

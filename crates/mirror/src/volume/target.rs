@@ -2,6 +2,7 @@
 //! sends. It serves nobody and keeps its own dirty bits and intents until it is a member.
 //! A replica compares hashes in the same way for an owner that verifies.
 
+use super::links::Asked;
 use super::stage::Stage;
 use super::turn::Turn;
 use super::{Use, Volume};
@@ -31,7 +32,7 @@ pub(super) struct Comparisons(BTreeMap<u64, Comparison>);
 struct Comparison {
     extent: Extent,
     hashes: Box<[u8]>,
-    channel: ChannelId,
+    asked: Asked,
     buffer: Option<BufferId>,
     request: u64,
 }
@@ -133,7 +134,7 @@ impl Volume {
         let request = self.next_request;
         let comparisons = &mut self.comparisons.0;
         if let Some(comparison) = comparisons.get_mut(&step) {
-            comparison.channel = channel;
+            comparison.asked.on(channel);
             return;
         }
         if comparisons.len() >= MAX_COMPARISONS || !extent.offset.is_multiple_of(CHUNK) {
@@ -145,7 +146,7 @@ impl Volume {
             Comparison {
                 extent,
                 hashes,
-                channel,
+                asked: Asked::On(channel),
                 buffer: None,
                 request,
             },
@@ -214,7 +215,7 @@ impl Volume {
             // What cannot be read here is written anew.
             _ => (u64::MAX, true),
         };
-        let channel = comparison.channel;
+        let asked = comparison.asked;
         self.comparisons.0.remove(&step);
         turn.release(buffer);
         let answer = DataFrame::Differs {
@@ -222,7 +223,7 @@ impl Volume {
             pieces,
             unreadable,
         };
-        self.answer(Some(channel), answer, turn);
+        self.reply(asked, answer, turn);
     }
 }
 

@@ -9,5 +9,7 @@ mod proxied;
 mod random;
 mod resync;
 mod review;
+mod rules;
 mod stories;
+mod striping;
 mod world;

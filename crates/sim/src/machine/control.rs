@@ -192,6 +192,7 @@ impl Machine {
             me,
             incarnation: Incarnation(self.control().incarnation),
             addresses: u16::try_from(self.sync_links.len()).expect("few links"),
+            connections: self.connections,
             dial: me.0 == 1,
             secret: SECRET.into(),
             cluster: CLUSTER,

@@ -5,8 +5,8 @@ use crate::clock::Clock;
 use crate::context::What;
 use crate::disk::SECTOR;
 use crate::faults::{Fault, Situation};
-use crate::machine::DiskSpeed;
 use crate::machine::certifier::SupervisorEvent;
+use crate::machine::{DiskSpeed, PORT_DATA};
 use crate::network::LinkId;
 use crate::witness::WitnessMachine;
 use core::time::Duration;
@@ -21,6 +21,15 @@ impl World {
             return self.throw_next();
         }
         if !self.still_makes_sense(fault) {
+            return;
+        }
+        if let Fault::ResetData(left) = fault
+            && self.busy_data().is_empty()
+        {
+            if left > 0 {
+                let again = What::Fault(Fault::ResetData(left - 1));
+                self.ctx.after(Duration::from_millis(1), again);
+            }
             return;
         }
         self.ctx.trace("FAULT", || format!("{fault:?}"));
@@ -54,7 +63,17 @@ impl World {
             Fault::MendPath(path, direction) => self.set_path(path, direction, true),
             Fault::Isolate(node) => self.isolate(node),
             Fault::Rejoin(_) => self.rejoin(),
+            Fault::CutSync => self.set_kind(true, false),
+            Fault::MendSync => self.set_kind(true, true),
+            Fault::CutHeartbeats => self.set_kind(false, false),
+            Fault::MendHeartbeats => self.set_kind(false, true),
+            Fault::SlowLink(link) => {
+                let low = self.chance.between(5_000, 100_000);
+                self.set_latency(link, (low, low * 4));
+            }
+            Fault::NormalLink(link) => self.set_latency(link, self.latency),
             Fault::Reset => self.reset_some(),
+            Fault::ResetData(_) => self.reset_data(),
             Fault::SlowDisks(node) => {
                 let high = self.chance.between(20_000, 1_500_000);
                 self.machines[node].speed = DiskSpeed {
@@ -203,18 +222,35 @@ impl World {
             Fault::CutPath(..)
             | Fault::Certify(..)
             | Fault::Reset
+            | Fault::ResetData(_)
+            | Fault::SlowLink(_)
             | Fault::SlowDisks(_)
             | Fault::HangReads(..)
             | Fault::Losses
             | Fault::Nap(_) => !calm,
             // A link of an isolated node stays down until the node rejoins.
-            Fault::Mend(..) => self.isolated.is_none() && self.parted.is_none(),
+            Fault::CutSync | Fault::CutHeartbeats => {
+                let cut = match fault {
+                    Fault::CutSync => self.machines[0].sync_links.clone(),
+                    _ => self.heartbeat_links(),
+                };
+                let whole = self.whole_links();
+                let left = self.majority_holds() || whole.iter().any(|it| !cut.contains(it));
+                !calm && self.isolated.is_none() && self.parted.is_none() && left
+            }
+            Fault::Mend(..) | Fault::MendSync | Fault::MendHeartbeats => {
+                self.isolated.is_none() && self.parted.is_none()
+            }
             Fault::MendPath(..) => self.isolated.is_none(),
             Fault::Rejoin(_) => self.isolated.is_some(),
             Fault::Force(node) => !calm && self.machines[node].is_running(),
             Fault::Enter(node) => !calm && self.machines[node].is_running(),
             Fault::Leave(node) => self.machines[node].is_out_of_service(),
-            Fault::NormalDisks(_) | Fault::NoLosses | Fault::Calm | Fault::Next => true,
+            Fault::NormalLink(_)
+            | Fault::NormalDisks(_)
+            | Fault::NoLosses
+            | Fault::Calm
+            | Fault::Next => true,
             _ => self.majority_fault_makes_sense(fault),
         }
     }
@@ -236,6 +272,12 @@ impl World {
             running: [0, 1].map(|node| self.machines[node].is_running()),
             links: self.node_links().len(),
             whole: self.whole_links().len(),
+            whole_heartbeats: {
+                let heartbeats = self.heartbeat_links();
+                let mut whole = self.whole_links();
+                whole.retain(|it| heartbeats.contains(it));
+                whole.len()
+            },
             clients: self.clients.len(),
             isolated: self.isolated,
             together: self.together(),
@@ -314,6 +356,50 @@ impl World {
         links
     }
 
+    /// Links that carry heartbeats and no data.
+    fn heartbeat_links(&self) -> Vec<LinkId> {
+        let mut links = self.node_links();
+        links.retain(|link| !self.machines[0].sync_links.contains(link));
+        links
+    }
+
+    fn set_kind(&mut self, sync: bool, up: bool) {
+        let links = match sync {
+            true => self.machines[0].sync_links.clone(),
+            false => self.heartbeat_links(),
+        };
+        for link in links {
+            for direction in 0..2 {
+                self.ctx.network.set_up(self.ctx.now, link, direction, up);
+            }
+        }
+    }
+
+    fn set_latency(&mut self, link: usize, latency: (u64, u64)) {
+        let link = self.node_links()[link];
+        self.ctx.network.link_mut(link).latency = latency;
+    }
+
+    /// Data channels on which something is on its way.
+    fn busy_data(&mut self) -> Vec<usize> {
+        let links = self.machines[0].sync_links.clone();
+        let mut busy = Vec::new();
+        for link in links {
+            let live = self.ctx.network.live(link).to_vec();
+            busy.extend(
+                live.into_iter()
+                    .filter(|it| self.ctx.network.is_busy(*it, PORT_DATA)),
+            );
+        }
+        busy
+    }
+
+    fn reset_data(&mut self) {
+        let busy = self.busy_data();
+        let stream = *self.chance.pick(&busy);
+        self.ctx.network.reset(stream);
+    }
+
     fn set_link(&mut self, link: usize, direction: usize, up: bool) {
         let link = self.node_links()[link];
         self.ctx.network.set_up(self.ctx.now, link, direction, up);
@@ -385,6 +471,9 @@ impl World {
             self.ctx.after(delay, What::Fault(Fault::StartWitness));
         }
         self.set_losses(0);
+        for link in 0..self.node_links().len() {
+            self.set_latency(link, self.latency);
+        }
         for node in 0..2 {
             self.throw(Fault::NormalDisks(node));
             self.throw(Fault::ReplaceDisk(node));

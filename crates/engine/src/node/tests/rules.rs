@@ -2,12 +2,14 @@
 //! each story fails without the lines that its rule stands for.
 
 use super::world::{VOLUME, World, ms};
+use crate::interface::ToShard;
 use crate::node::Turn;
-use crate::node_interface::{NodeAction, NodeEvent, Standing};
+use crate::node_interface::{LinkId, NodeAction, NodeEvent, Standing};
 use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
-use lockstep_mirror::control::NodeId;
+use lockstep_mirror::control::{NodeId, ToVolume};
+use lockstep_mirror::lease::Timing;
 use lockstep_mirror::register::{Ballot, Message};
 use lockstep_scsi::interface::AccessState;
 
@@ -90,6 +92,33 @@ fn no_answer_of_an_acceptor_leaves_before_its_file_is_durable() {
         &mut out,
     );
     assert!(sent(&out) > 0);
+}
+
+#[test]
+fn a_lease_counts_from_when_the_heartbeat_was_sent() {
+    let mut world = World::mirrored(55);
+    let now = world.now;
+    let node = world.machines[0].node.as_mut().unwrap();
+    let epoch = node.volumes[&VOLUME]
+        .membership
+        .status(now)
+        .configuration
+        .epoch;
+    let mut out = Vec::new();
+    let sent = now + ms(100);
+    let number = node.heart.sent.send(sent);
+    let turn = &mut Turn {
+        now: sent + ms(1000),
+        out: &mut out,
+        touched: BTreeSet::new(),
+    };
+    // The granter may have promised right after the heartbeat was sent, and counts from then.
+    node.heartbeat_ack(turn, LinkId(u64::MAX), number, &[(VOLUME, epoch)]);
+    let until = out.iter().find_map(|action| match action {
+        NodeAction::Order(ToShard::Volume(VOLUME, ToVolume::Lease { until })) => Some(*until),
+        _ => None,
+    });
+    assert_eq!(until, Some(sent + Timing::default().lease));
 }
 
 #[test]

@@ -178,6 +178,8 @@ pub(super) struct World {
     /// What this machine sends to the other one arrives only once it is heard again.
     muted: Option<usize>,
     held: Vec<(LinkId, Vec<u8>)>,
+    /// Paths whose data channels were to be given up, and by whom.
+    pub(super) given_up: Vec<(usize, u16)>,
     pub(super) referee: Option<referee::Referee>,
     pub(super) certifiers: BTreeMap<LinkId, certifier::Connection>,
     /// The next report of that machine is changed on its way (or, `false`, arrives twice).
@@ -209,6 +211,7 @@ impl World {
             shard_delay: 1,
             muted: None,
             held: Vec::new(),
+            given_up: Vec::new(),
             referee: None,
             certifiers: BTreeMap::new(),
             tamper: None,

@@ -97,6 +97,8 @@ fn what_neither_can_read_is_a_medium_error_and_so_is_what_the_only_one_cannot() 
     }
     manager.crash(1, false);
     manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
     run(&mut manager, Time::from_secs(3));
     manager.listen();
     manager.adopt(0);
@@ -223,10 +225,40 @@ fn only_the_owner_of_two_members_verifies_and_a_change_interrupts_it() {
     }
     manager.crash(1, false);
     manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
     for _ in 0..4 {
         settle(&mut manager);
     }
     let ended = status(&manager, 0).verify.unwrap();
     assert!(!ended.running && !ended.found.complete, "{ended:?}");
     assert!(manager.is_whole());
+}
+
+#[test]
+fn a_read_whose_repair_ends_with_the_partner_is_answered() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    manager.heartbeat();
+    manager.world.machines[0].unreadable.insert(7);
+    let read = manager.world.read(0, 7, 1);
+    let asked = |manager: &Manager| manager.world.channels.iter().any(|it| it.queued(0) > 0);
+    while !asked(&manager) {
+        assert!(manager.world.step(), "the partner is asked for the block");
+    }
+    for channel in &mut manager.world.channels {
+        channel.stuck = true;
+    }
+    manager.crash(1, false);
+    manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
+    for _ in 0..100 {
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+    }
+    let result = manager.world.result(read);
+    assert_eq!(result, Some(Err(Refusal::Unreadable)));
+    let write = manager.world.write(0, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
 }

@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    fn close_end(&mut self, which: usize, node: usize) {
+    pub(super) fn close_end(&mut self, which: usize, node: usize) {
         let id = self.channels[which].id;
         self.channels[which].open[node] = false;
         self.with(node, |volume, now, out| volume.channel_down(now, id, out));

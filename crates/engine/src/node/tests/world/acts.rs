@@ -221,6 +221,9 @@ impl World {
                 self.say(alloc::format!("{} stopped, clean: {clean}", who + 1));
                 self.machines[who].stopped = Some(clean);
             }
+            NodeAction::Order(ToShard::PathSilent { path, .. }) => {
+                self.given_up.push((who, path));
+            }
             NodeAction::Order(ToShard::Volume(_, order)) => {
                 self.ordered(who, &order);
                 let at = self.machines[who]
