@@ -71,9 +71,9 @@ impl Membership {
             demands: self.eject.is_some(),
             yields: self.quiet() && self.would_yield(),
             stopping: self.stopping.is_some(),
-            proxies: self.passes(),
             leaves: self.maintenance != Maintenance::Off,
             dirty: self.dirty,
+            proxies: self.passes(),
             offer: offering,
             following: match self.role {
                 Role::Target { offer, .. } if self.path == Path::Following => offer,
