@@ -169,7 +169,8 @@ pub(super) fn mtu(found: Finding) -> Option<(String, String)> {
                 }
             ),
             format!(
-                "give both interfaces and every switch port between them the same MTU: raise the                 partner's to {ours}, or lower this one to {theirs} (ip link set DEVICE mtu {theirs})"
+                "give both interfaces and every switch port between them the same MTU: raise the \
+                 partner's to {ours}, or lower this one to {theirs} (ip link set DEVICE mtu {theirs})"
             ),
         )),
         Ordering::Less => Some((
@@ -177,7 +178,8 @@ pub(super) fn mtu(found: Finding) -> Option<(String, String)> {
                 "{ends}: this one is the smaller one, and what the partner sends may not arrive"
             ),
             format!(
-                "give both interfaces and every switch port between them the same MTU: raise this                 one to {theirs} (ip link set DEVICE mtu {theirs}), or lower the partner's to {ours}"
+                "give both interfaces and every switch port between them the same MTU: raise this \
+                 one to {theirs} (ip link set DEVICE mtu {theirs}), or lower the partner's to {ours}"
             ),
         )),
         Ordering::Equal if passes => None,
@@ -186,7 +188,8 @@ pub(super) fn mtu(found: Finding) -> Option<(String, String)> {
                 "{ends}, but frames of {ours} bytes do not arrive: something between them is smaller"
             ),
             format!(
-                "let every switch port between them pass frames of {ours} bytes, or lower the MTU                 of both interfaces to what passes (ip link set DEVICE mtu 1500)"
+                "let every switch port between them pass frames of {ours} bytes, or lower the MTU \
+                 of both interfaces to what passes (ip link set DEVICE mtu 1500)"
             ),
         )),
     }
