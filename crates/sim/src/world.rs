@@ -119,6 +119,8 @@ pub struct World {
     line_before: Option<Ledger>,
     /// Sectors that rotted, until they were repaired, and the node on whose disk.
     rotten: Option<(usize, u64)>,
+    /// A verification was ordered and has not answered.
+    asked_to_verify: bool,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -224,6 +226,7 @@ impl World {
             chosen: false,
             line_before: None,
             rotten: None,
+            asked_to_verify: false,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,

@@ -210,9 +210,12 @@ impl World {
     }
 
     fn verify(&mut self) {
-        let Some(owner) = self.machines[0].watch.serving.map(|it| it.owner) else {
+        self.asked_to_verify = false;
+        let owner = self.machines[0].watch.serving.map(|it| it.owner);
+        let (Some(owner), true) = (owner, self.together()) else {
             return;
         };
+        self.asked_to_verify = true;
         let right = self.rotten.map_or(0, |(node, _)| 1 - node);
         let repair = Repair::Node(NodeId(u8::try_from(right).expect("0 or 1") + 1));
         let host = usize::from(owner.0) - 1;
@@ -242,11 +245,12 @@ impl World {
                 self.rotten = None;
                 self.read_all();
             }
-            // Interrupted: a node took the other one for slow.
-            Some(_) => self.verify(),
+            // Interrupted: a node took the other one for slow, and only two that serve compare.
+            Some(_) => self.asked_to_verify = false,
             None if self.ctx.now > since + SETTLE => {
                 self.violation("a verification did not come to its end".to_owned());
             }
+            None if !self.asked_to_verify => self.verify(),
             None => {}
         }
     }
