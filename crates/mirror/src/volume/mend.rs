@@ -248,6 +248,14 @@ impl Volume {
         if mend.state != (State::Asking { channel: None }) {
             return;
         }
+        // The partner reads no more than that at once, and passes over what is beyond it.
+        let under_way = |it: &&Mend| matches!(it.state, State::Asking { channel: Some(_) });
+        if self.mends.all.values().filter(under_way).count() >= MENDS_MAX {
+            if let Some(mend) = self.mends.all.get_mut(&id) {
+                mend.asked_at = turn.now;
+            }
+            return;
+        }
         let channel = self.send(DataFrame::AskBlocks { id, extent }, turn);
         if let Some(mend) = self.mends.all.get_mut(&id) {
             mend.state = State::Asking { channel };
