@@ -52,10 +52,10 @@ impl Volume {
     ) {
         if data_frame::proxy::may_be_refused(fields.kind) {
             let (epoch, run) = data_frame::sender(fields);
-            if data_frame::proxy::is_pass(fields.kind) && epoch == self.epoch {
-                self.turn_pass_away(fields.seq, run, channel, turn);
-            } else {
-                self.turn_fetched_away(channel, fields, turn);
+            match data_frame::proxy::is_pass(fields.kind) {
+                true if epoch == self.epoch => self.turn_pass_away(fields.seq, run, channel, turn),
+                true => self.counts.stale += 1,
+                false => self.turn_fetched_away(channel, fields, turn),
             }
             return;
         }
