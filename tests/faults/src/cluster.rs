@@ -42,6 +42,18 @@ pub struct Settings {
     pub size: u64,
 }
 
+impl Settings {
+    /// Sectors of a logical block. Past the page cache they are large: the disks of these tests take
+    /// direct I/O by pages only.
+    #[must_use]
+    pub const fn unit(&self) -> u64 {
+        match self.cache {
+            Cache::None => 8,
+            Cache::WriteThrough | Cache::WriteBack => 1,
+        }
+    }
+}
+
 /// See the module. Everything ends and goes when it is dropped, but for the directory.
 pub struct Cluster {
     // Dropped in this order: who uses a disk or a network goes before it.
@@ -215,9 +227,11 @@ impl Cluster {
             cache,
             size,
         } = self.settings;
+        let block_size = u32::try_from(self.settings.unit() * 512).ok();
         let request = CreateVolume {
             name: VOLUME.into(),
             size: Size(size),
+            block_size,
             strategy,
             cache,
             ..CreateVolume::default()
@@ -243,6 +257,20 @@ impl Cluster {
             })?;
         }
         Ok(begun.elapsed())
+    }
+
+    /// Whether both nodes hold everything and serve.
+    #[must_use]
+    pub fn is_mirrored(&mut self) -> bool {
+        (0..2).all(|node| {
+            let process = self.process(Machine::node(node));
+            process.is_on()
+                && !process.is_paused()
+                && self
+                    .client(node)
+                    .volume(VOLUME)
+                    .is_ok_and(|volume| is_mirrored(&volume))
+        })
     }
 
     /// Waits until something holds of a node (0 or 1).

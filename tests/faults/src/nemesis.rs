@@ -3,14 +3,15 @@
 //! With the heartbeat strategy it leaves out what that strategy cannot exclude by design
 //! (`docs/testing.md`): all cables between two nodes that initiators both reach; and whatever
 //! happens to the other node before two have met again that were parted. With a witness it
-//! leaves out nothing.
+//! leaves out nothing. In write-back mode it never cuts the power of a node before the other one,
+//! whose power was cut, is back and has everything.
 
 use crate::disk::{DiskFault, Effect, Operation, Part};
 use crate::network::{Cable, Machine};
 use crate::random::Random;
 use crate::stage::Stage;
 use anyhow::{Context, Result};
-use lockstep_api::volume::Strategy;
+use lockstep_api::volume::{Cache, Strategy};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -244,7 +245,12 @@ impl Nemesis {
 
     fn cut_power(&mut self, stage: &mut Stage) -> Result<()> {
         let mut machines = stage.cluster.machines();
-        let count = [1, 1, 2, 3][stage.random.index(4)].min(machines.len());
+        let write_back = stage.cluster.settings.cache == Cache::WriteBack;
+        if write_back && !(self.active.is_empty() && stage.cluster.is_mirrored()) {
+            return Ok(());
+        }
+        let most = if write_back { 1 } else { machines.len() };
+        let count = [1, 1, 2, 3][stage.random.index(4)].min(most);
         while machines.len() > count {
             machines.remove(stage.random.index(machines.len()));
         }

@@ -79,6 +79,7 @@ impl Stage {
     pub const fn work(&self) -> Work {
         Work {
             sectors: self.cluster.settings.size / SECTOR as u64,
+            unit: self.cluster.settings.unit(),
             depth: 6,
             longest: 16,
             reads: 40,
