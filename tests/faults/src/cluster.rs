@@ -259,18 +259,23 @@ impl Cluster {
         Ok(begun.elapsed())
     }
 
-    /// Whether both nodes hold everything and serve.
-    #[must_use]
-    pub fn is_mirrored(&mut self) -> bool {
-        (0..2).all(|node| {
-            let process = self.process(Machine::node(node));
-            process.is_on()
-                && !process.is_paused()
-                && self
-                    .client(node)
-                    .volume(VOLUME)
-                    .is_ok_and(|volume| is_mirrored(&volume))
-        })
+    /// Takes the volume out of service, removes its images and makes a new one of that name.
+    ///
+    /// # Errors
+    /// An initiator is logged in, or it is not served in time.
+    pub fn replace_volume(&mut self) -> Result<()> {
+        self.client(0).delete_volume(VOLUME, VOLUME)?;
+        for node in 0..2 {
+            self.wait(node, "the end of a volume", START, |client| {
+                client.volumes().is_ok_and(|volumes| volumes.is_empty())
+            })?;
+            let images = self.own(Machine::node(node)).join("disk/images");
+            for file in std::fs::read_dir(&images)? {
+                std::fs::remove_file(file?.path())?;
+            }
+            std::fs::File::open(&images)?.sync_all()?;
+        }
+        self.create()
     }
 
     /// Waits until something holds of a node (0 or 1).

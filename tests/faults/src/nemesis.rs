@@ -136,7 +136,8 @@ impl Nemesis {
         fault(self, stage)
     }
 
-    fn note(&mut self, name: Name, detail: &str) {
+    /// Counts a fault and writes it into the diary.
+    pub fn note(&mut self, name: Name, detail: &str) {
         *self.thrown.entry(name).or_default() += 1;
         self.say(&format!("{name} {detail}"));
     }
@@ -246,8 +247,9 @@ impl Nemesis {
     fn cut_power(&mut self, stage: &mut Stage) -> Result<()> {
         let mut machines = stage.cluster.machines();
         let write_back = stage.cluster.settings.cache == Cache::WriteBack;
-        if write_back && !(self.active.is_empty() && stage.cluster.is_mirrored()) {
-            return Ok(());
+        if write_back {
+            self.mend_all(stage)?;
+            stage.wait_mirrored()?;
         }
         let most = if write_back { 1 } else { machines.len() };
         let count = [1, 1, 2, 3][stage.random.index(4)].min(most);

@@ -18,6 +18,9 @@ pub const ANSWERED: Duration = Duration::from_secs(60);
 /// And both nodes hold everything within this.
 pub const MIRRORED: Duration = Duration::from_secs(180);
 
+/// Bytes of a volume that are worked on: the rest shows what resyncs leave alone.
+const WORKED_ON: u64 = 64 << 20;
+
 /// What was done and seen in all.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -76,9 +79,9 @@ impl Stage {
 
     /// The load of the nemesis: initiators that meet at many places.
     #[must_use]
-    pub const fn work(&self) -> Work {
+    pub fn work(&self) -> Work {
         Work {
-            sectors: self.cluster.settings.size / SECTOR as u64,
+            sectors: self.cluster.settings.size.min(WORKED_ON) / SECTOR as u64,
             unit: self.cluster.settings.unit(),
             depth: 6,
             longest: 16,
