@@ -1,4 +1,4 @@
-//! A cable that can be pulled: a network namespace of its own for one node, and a pair of virtual
+//! Cables that can be pulled: a network namespace of its own for one node, and pairs of virtual
 //! interfaces between it and this one. Needs root.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ pub struct Cable {
     pub namespace: String,
     /// Data portals at the near end, where initiators are, and at the far end.
     pub portals: [SocketAddr; 2],
-    far: String,
+    cables: Cables,
 }
 
 impl Cable {
@@ -26,40 +26,28 @@ impl Cable {
     /// # Panics
     /// If the kernel does not let us make one: who is not root may not.
     pub fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        clear_up();
-        let process = std::process::id();
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let namespace = format!("{PREFIX}-{process}-{number}");
-        let [near, far] = ["n", "f"].map(|end| format!("ls{process}{end}{number}"));
-        // Out of the range for measurements (RFC 2544), four addresses for each cable.
-        let net =
-            u32::from(Ipv4Addr::new(198, 18, 0, 0)) | (process * 8 + number % 8) << 2 & 0x1_ffff;
-        let [ours, theirs] = [1, 2].map(|host| Ipv4Addr::from(net | host));
-        let cable = Self {
-            namespace,
-            portals: [ours, theirs].map(|ip| SocketAddr::from((ip, PORT))),
-            far,
-        };
-        let (space, far) = (cable.namespace.as_str(), cable.far.as_str());
-        ip(&["netns", "add", space]);
-        ip(&[
-            "link", "add", &near, "type", "veth", "peer", "name", far, "netns", space,
-        ]);
-        ip(&["addr", "add", &format!("{ours}/30"), "dev", &near]);
-        ip(&["link", "set", &near, "up"]);
-        ip(&[
-            "-n",
-            space,
-            "addr",
-            "add",
-            &format!("{theirs}/30"),
-            "dev",
-            far,
-        ]);
-        ip(&["-n", space, "link", "set", "lo", "up"]);
-        cable.plug();
-        cable
+        let mut cables = Cables::new();
+        cables.add();
+        Self::of(cables)
+    }
+
+    /// One with a switch on the way: when it is pulled there, both ends keep their carrier, and the
+    /// kernels do not know.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn through_switch() -> Self {
+        let mut cables = Cables::new();
+        cables.add_through_switch(1500);
+        Self::of(cables)
+    }
+
+    fn of(cables: Cables) -> Self {
+        Self {
+            namespace: cables.namespace.clone(),
+            portals: cables.addresses(0, PORT),
+            cables,
+        }
     }
 
     /// Nothing passes any more; our end has lost its carrier.
@@ -67,7 +55,7 @@ impl Cable {
     /// # Panics
     /// If the kernel refuses.
     pub fn pull(&self) {
-        ip(&["-n", &self.namespace, "link", "set", &self.far, "down"]);
+        self.cables.pull(0);
     }
 
     /// Everything passes again.
@@ -75,7 +63,7 @@ impl Cable {
     /// # Panics
     /// If the kernel refuses.
     pub fn plug(&self) {
-        ip(&["-n", &self.namespace, "link", "set", &self.far, "up"]);
+        self.cables.plug(0);
     }
 }
 
@@ -85,13 +73,176 @@ impl Default for Cable {
     }
 }
 
-impl Drop for Cable {
-    fn drop(&mut self) {
-        // Both interfaces go with it. A test that fails must not fail once more here.
-        let _ = Command::new("ip")
-            .args(["netns", "del", &self.namespace])
-            .status();
+/// Several cables to one node in a namespace of its own. Gone when it is dropped.
+#[derive(Debug)]
+pub struct Cables {
+    /// The namespace at the far ends.
+    pub namespace: String,
+    all: Vec<Wire>,
+}
+
+#[derive(Debug)]
+struct Wire {
+    /// Interfaces at the near and at the far end.
+    devices: [String; 2],
+    addresses: [Ipv4Addr; 2],
+    /// The namespace of the switch between them.
+    switch: Option<String>,
+}
+
+/// The ports of a switch.
+const PORTS: [&str; 2] = ["one", "two"];
+
+impl Cables {
+    /// A namespace without cables.
+    ///
+    /// # Panics
+    /// If the kernel does not let us make one: who is not root may not.
+    pub fn new() -> Self {
+        clear_up();
+        let namespace = format!("{PREFIX}-{}-{}", std::process::id(), next());
+        ip(&["netns", "add", &namespace]);
+        ip(&["-n", &namespace, "link", "set", "lo", "up"]);
+        Self {
+            namespace,
+            all: Vec::new(),
+        }
     }
+
+    /// One more, plugged.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn add(&mut self) {
+        let wire = Wire::named();
+        let [near, far] = &wire.devices;
+        let space = &self.namespace;
+        ip(&[
+            "link", "add", near, "type", "veth", "peer", "name", far, "netns", space,
+        ]);
+        self.wired(wire);
+    }
+
+    /// One more, plugged, that leads through a switch whose ports have this MTU.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn add_through_switch(&mut self, mtu: u32) {
+        let mut wire = Wire::named();
+        let switch = format!("{PREFIX}-{}-{}", std::process::id(), next());
+        ip(&["netns", "add", &switch]);
+        let inside = |arguments: &[&str]| ip(&[&["-n", &switch], arguments].concat());
+        inside(&["link", "add", "bridge", "type", "bridge"]);
+        let [near, far] = &wire.devices;
+        ip(&[
+            "link", "add", near, "type", "veth", "peer", "name", PORTS[0], "netns", &switch,
+        ]);
+        let space = &self.namespace;
+        ip(&[
+            "-n", space, "link", "add", far, "type", "veth", "peer", "name", PORTS[1], "netns",
+            &switch,
+        ]);
+        for port in PORTS {
+            inside(&["link", "set", port, "mtu", &mtu.to_string()]);
+            inside(&["link", "set", port, "master", "bridge"]);
+            inside(&["link", "set", port, "up"]);
+        }
+        inside(&["link", "set", "bridge", "up"]);
+        wire.switch = Some(switch);
+        self.wired(wire);
+    }
+
+    fn wired(&mut self, wire: Wire) {
+        let [near, far] = &wire.devices;
+        let [ours, theirs] = wire.addresses.map(|it| format!("{it}/30"));
+        let space = &self.namespace;
+        ip(&["addr", "add", &ours, "dev", near]);
+        ip(&["link", "set", near, "up"]);
+        ip(&["-n", space, "addr", "add", &theirs, "dev", far]);
+        ip(&["-n", space, "link", "set", far, "up"]);
+        self.all.push(wire);
+    }
+
+    /// Addresses at the near and at the far end of one.
+    pub fn addresses(&self, which: usize, port: u16) -> [SocketAddr; 2] {
+        self.all[which]
+            .addresses
+            .map(|ip| SocketAddr::from((ip, port)))
+    }
+
+    /// Nothing passes over one any more: our end has lost its carrier, or if there is a switch, it
+    /// was pulled out there.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn pull(&self, which: usize) {
+        match &self.all[which].switch {
+            Some(switch) => ip(&["-n", switch, "link", "set", PORTS[0], "nomaster"]),
+            None => self.far(which, &["down"]),
+        }
+    }
+
+    /// Everything passes again.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn plug(&self, which: usize) {
+        match &self.all[which].switch {
+            Some(switch) => ip(&["-n", switch, "link", "set", PORTS[0], "master", "bridge"]),
+            None => self.far(which, &["up"]),
+        }
+    }
+
+    /// Sets the MTU of both ends of one.
+    ///
+    /// # Panics
+    /// If the kernel refuses.
+    pub fn set_mtu(&self, which: usize, near: u32, far: u32) {
+        let device = &self.all[which].devices[0];
+        ip(&["link", "set", device, "mtu", &near.to_string()]);
+        self.far(which, &["mtu", &far.to_string()]);
+    }
+
+    fn far(&self, which: usize, what: &[&str]) {
+        let device = &self.all[which].devices[1];
+        ip(&[&["-n", &self.namespace, "link", "set", device], what].concat());
+    }
+}
+
+impl Default for Cables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Cables {
+    fn drop(&mut self) {
+        // All interfaces go with them. A test that fails must not fail once more here.
+        let switches = self.all.iter().filter_map(|it| it.switch.as_ref());
+        for space in switches.chain([&self.namespace]) {
+            let _ = Command::new("ip").args(["netns", "del", space]).status();
+        }
+    }
+}
+
+impl Wire {
+    fn named() -> Self {
+        let (process, number) = (std::process::id(), next());
+        let devices = ["n", "f"].map(|end| format!("ls{process}{end}{number}"));
+        // Out of the range for measurements (RFC 2544), four addresses for each cable.
+        let net =
+            u32::from(Ipv4Addr::new(198, 18, 0, 0)) | (process * 32 + number % 32) << 2 & 0x1_ffff;
+        Self {
+            devices,
+            addresses: [1, 2].map(|host| Ipv4Addr::from(net | host)),
+            switch: None,
+        }
+    }
+}
+
+fn next() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Removes what tests left behind that were killed.

@@ -1,6 +1,6 @@
 //! One real daemon: its configuration file, its process, its log.
 
-use crate::program;
+use crate::program::{self, Ended};
 use lockstep_api::volume::Volume;
 use lockstep_api::{Client, ClientError};
 use rustix::process::{Pid, Signal, kill_process};
@@ -140,8 +140,28 @@ impl Node {
         self.directory.join("lockstep.toml")
     }
 
+    /// What its supervisor does once the daemon has ended: `lockstep certificate`.
+    pub fn certify(&self) -> Ended {
+        let mut command = self.program();
+        command
+            .arg("certificate")
+            .arg("--config")
+            .arg(self.config_file());
+        program::run_command(command, Duration::from_secs(20))
+    }
+
     fn command(&self) -> Command {
-        let mut command = match &self.namespace {
+        let mut command = self.program();
+        // The demo's way to start a node: it ends with the test, however that ends.
+        command
+            .args(["demo", "--run-daemon"])
+            .arg(self.config_file());
+        command
+    }
+
+    /// Our program, in the node's network.
+    fn program(&self) -> Command {
+        match &self.namespace {
             Some(namespace) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", namespace]);
@@ -149,12 +169,7 @@ impl Node {
                 command
             }
             None => Command::new(program::lockstep()),
-        };
-        // The demo's way to start a node: it ends with the test, however that ends.
-        command
-            .args(["demo", "--run-daemon"])
-            .arg(self.config_file());
-        command
+        }
     }
 
     /// Starts the daemon and waits until it answers.

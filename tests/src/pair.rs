@@ -39,7 +39,11 @@ impl Pair {
         Self::at(name, free_addresses())
     }
 
-    fn at(name: &str, portals: [SocketAddr; 2]) -> Self {
+    /// As [`Self::prepare`], with these data portals.
+    ///
+    /// # Panics
+    /// If the directory can't be written.
+    pub fn at(name: &str, portals: [SocketAddr; 2]) -> Self {
         let directory = Directory::new(name);
         let nodes = [1, 2].map(|number: u8| {
             let secret = directory.path().join(format!("secret{number}"));
@@ -85,7 +89,11 @@ impl Pair {
         pair
     }
 
-    fn started(self) -> Self {
+    /// Starts both, which find each other.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub fn started(self) -> Self {
         let mut pair = self;
         for node in &mut pair.nodes {
             node.start();

@@ -2,9 +2,12 @@
 //! for tests; nothing is kept between requests.
 
 use crate::error::ApiError;
+use crate::node::{EnterMaintenance, MaintenanceState};
 use crate::pool::{Account, Changed, PoolView, SetAccount, SetDiscovery, SetWitness};
+use crate::resync::{Priority, SetPriority};
 use crate::status::{Event, Session, Status};
-use crate::volume::{CreateVolume, SetAccess, SetStrategy, Strategy, Volume};
+use crate::verify::{Repair, StartVerify};
+use crate::volume::{CreateVolume, ReplicaAt, SetAccess, SetStrategy, Strategy, Volume};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode};
@@ -95,15 +98,79 @@ impl Client {
         self.request(Method::DELETE, &path, Bytes::new())
     }
 
-    /// After a split brain: this node's copy is the one, and what the other one wrote since they
-    /// parted is lost. `confirm` must be the volume's name once more.
-    pub fn keep_volume(&self, name: &str, confirm: &str) -> Result<Changed, ClientError> {
+    /// After a split brain: the copy of node `keep` (number or name) is the one, and what the other
+    /// one wrote since they parted is lost. `confirm` must be the volume's name once more.
+    pub fn resolve_volume(
+        &self,
+        name: &str,
+        keep: &str,
+        confirm: &str,
+    ) -> Result<Changed, ClientError> {
         let path = format!(
-            "/v1/volumes/{}/keep?confirm={}",
+            "/v1/volumes/{}/resolve?keep={}&confirm={}",
+            escape(name),
+            escape(keep),
+            escape(confirm)
+        );
+        self.request(Method::POST, &path, Bytes::new())
+    }
+
+    /// This node's copy is served although nobody knows whether it is the newest; `corrupt`: even
+    /// one in the middle of a resync. `confirm` must be the volume's name once more.
+    pub fn force_activate(
+        &self,
+        name: &str,
+        confirm: &str,
+        corrupt: bool,
+    ) -> Result<Volume, ClientError> {
+        let path = format!(
+            "/v1/volumes/{}/force-activate?confirm={}&corrupt={corrupt}",
             escape(name),
             escape(confirm)
         );
         self.request(Method::POST, &path, Bytes::new())
+    }
+
+    /// A volume that has its only copy on this node gets one on the other node.
+    pub fn add_replica(&self, name: &str, at: &ReplicaAt) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/replica", escape(name));
+        self.send(Method::POST, &path, at)
+    }
+
+    /// This node's copy of a volume is replaced by a blank one.
+    pub fn replace_replica(&self, name: &str, at: &ReplicaAt) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/replica", escape(name));
+        self.send(Method::PUT, &path, at)
+    }
+
+    /// The other node's copy of a volume is given up; its image stays there.
+    pub fn remove_replica(
+        &self,
+        name: &str,
+        node: &str,
+        confirm: &str,
+    ) -> Result<Changed, ClientError> {
+        let path = format!(
+            "/v1/volumes/{}/replica?node={}&confirm={}",
+            escape(name),
+            escape(node),
+            escape(confirm)
+        );
+        self.request(Method::DELETE, &path, Bytes::new())
+    }
+
+    /// This node begins to hand its volumes to the partner; the status tells when that is done.
+    pub fn enter_maintenance(
+        &self,
+        wish: &EnterMaintenance,
+    ) -> Result<MaintenanceState, ClientError> {
+        self.send(Method::POST, "/v1/node/maintenance", wish)
+    }
+
+    /// This node serves again. `node`: the one that is meant; empty: the one that is asked.
+    pub fn leave_maintenance(&self, node: &str) -> Result<MaintenanceState, ClientError> {
+        let path = format!("/v1/node/maintenance?node={}", escape(node));
+        self.request(Method::DELETE, &path, Bytes::new())
     }
 
     /// Replaces whom a volume lets in.
@@ -178,6 +245,29 @@ impl Client {
     pub fn set_strategy(&self, name: &str, strategy: Strategy) -> Result<Changed, ClientError> {
         let path = format!("/v1/volumes/{}/strategy", escape(name));
         self.send(Method::PUT, &path, &SetStrategy { strategy })
+    }
+
+    /// Changes how much resyncs of a volume may take from initiators; `None`: what each node's
+    /// configuration says.
+    pub fn set_priority(
+        &self,
+        name: &str,
+        priority: Option<Priority>,
+    ) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/resync", escape(name));
+        self.send(Method::PUT, &path, &SetPriority { priority })
+    }
+
+    /// Has both copies of a volume compared.
+    pub fn verify_volume(&self, name: &str, repair: Repair) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/verify", escape(name));
+        self.send(Method::POST, &path, &StartVerify { repair })
+    }
+
+    /// Ends that early.
+    pub fn stop_verifying(&self, name: &str) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/verify", escape(name));
+        self.request(Method::DELETE, &path, Bytes::new())
     }
 
     /// GET of any path.

@@ -4,9 +4,12 @@
 
 pub mod client;
 pub mod error;
+pub mod node;
 pub mod pool;
 pub mod quantity;
+pub mod resync;
 pub mod status;
+pub mod verify;
 pub mod volume;
 
 pub use client::{Client, ClientError};

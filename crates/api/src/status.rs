@@ -1,5 +1,6 @@
 //! The one screen that tells an operator whether to worry, and why; sessions and events.
 
+use crate::node::MaintenanceState;
 use crate::volume::Volume;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct Status {
     pub level: Level,
     /// Everything that an operator should know or do, worst first.
     pub concerns: Vec<Concern>,
+    /// Whether this node is in maintenance.
+    #[serde(default)]
+    pub maintenance: MaintenanceState,
     /// The other node.
     pub partner: Partner,
     /// The witness; absent: the pair has none.
@@ -91,6 +95,12 @@ pub struct Partner {
     pub heartbeat_age_ms: Option<u64>,
     /// Every configured path.
     pub paths: Vec<PathStatus>,
+    /// Death certificates of its runs that this node acted on.
+    #[serde(default)]
+    pub certificates_taken: u64,
+    /// Those that it refused.
+    #[serde(default)]
+    pub certificates_refused: u64,
 }
 
 /// The witness as seen from here.
@@ -109,7 +119,7 @@ pub struct Witness {
 }
 
 /// One way to the partner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PathStatus {
     /// `sync` carries data, `heartbeat` does not.
     pub kind: String,
@@ -121,6 +131,43 @@ pub struct PathStatus {
     pub up: bool,
     /// Why it does not; empty while up.
     pub error: String,
+    /// Seconds since it came up or went down; absent: it never did in this run.
+    #[serde(default)]
+    pub changed_s: Option<u64>,
+    /// From a heartbeat to its acknowledgement, the last time, in microseconds.
+    #[serde(default)]
+    pub round_trip_us: Option<u64>,
+    /// Data connections over it now.
+    #[serde(default)]
+    pub channels: u32,
+    /// Bytes sent over it in this run.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Bytes received over it in this run.
+    #[serde(default)]
+    pub received_bytes: u64,
+    /// Frames that came damaged or were not the partner's, and ended their connection.
+    #[serde(default)]
+    pub refused_frames: u64,
+    /// Data connections given up because nothing came on them though the partner lived.
+    #[serde(default)]
+    pub given_up: u64,
+    /// Whether full-size frames pass; absent: it is not a sync path, or nobody answered yet.
+    #[serde(default)]
+    pub mtu: Option<Mtu>,
+}
+
+/// What full-size frames did on a path when it was last made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mtu {
+    /// The MTU of our interface.
+    pub here: u32,
+    /// The MTU of the partner's.
+    pub there: u32,
+    /// Whether a frame as large as ours arrived there.
+    pub passes: bool,
+    /// What is wrong; empty: nothing.
+    pub warning: String,
 }
 
 /// One iSCSI session on this node.

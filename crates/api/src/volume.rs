@@ -1,6 +1,8 @@
 //! Volumes: what is asked for, and what is.
 
 use crate::quantity::Size;
+use crate::resync::{Pace, Priority};
+use crate::verify::Verify;
 use serde::{Deserialize, Serialize};
 
 /// When a write is answered.
@@ -105,6 +107,18 @@ pub struct ReplicaPlace {
     pub image: String,
 }
 
+/// POST and PUT /v1/volumes/NAME/replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicaAt {
+    /// A file or block device of that node; absent: where it is, or the usual place of a new one.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// PUT: the volume's name once more.
+    #[serde(default)]
+    pub confirm: String,
+}
+
 /// Whom a volume lets in; replaces what was there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,8 +170,30 @@ pub struct Volume {
     pub owner: u8,
     /// Bytes that the partner's copy lacks (or may lack).
     pub dirty: u64,
+    /// What the partner says of its own copy in the same way; absent: it is not heard.
+    #[serde(default)]
+    pub partner_dirty: Option<u64>,
     /// While copying to the partner.
     pub resync: Option<Progress>,
+    /// How much a resync may take from initiators.
+    #[serde(default)]
+    pub priority: Priority,
+    /// How fast that copy may go, and why.
+    #[serde(default)]
+    pub pace: Option<Pace>,
+    /// Resyncs from this node that stood still and were begun anew, since its daemon started.
+    #[serde(default)]
+    pub resync_restarts: u64,
+    /// A verification from this node that runs, or the last one.
+    #[serde(default)]
+    pub verify: Option<Verify>,
+    /// Reads of initiators that found blocks unreadable on this node while the other one held them,
+    /// since its daemon started.
+    #[serde(default)]
+    pub unreadable: u64,
+    /// Times that blocks of this node's copy were rewritten from the other one.
+    #[serde(default)]
+    pub repaired: u64,
     /// Bytes that this node compared with the partner's copy in resyncs since its daemon started.
     #[serde(default)]
     pub resync_compared: u64,

@@ -2,7 +2,10 @@
 //! The HTTP around it is in `http`; the answers are made where the state is, in `control`.
 
 use lockstep_api::ApiError;
+use lockstep_api::node::EnterMaintenance;
 use lockstep_api::pool::{SetAccount, SetDiscovery, SetWitness};
+use lockstep_api::resync::Priority;
+use lockstep_api::verify::Repair;
 use lockstep_api::volume::{CreateVolume, SetAccess, Strategy};
 use serde::Serialize;
 use tokio::sync::oneshot;
@@ -26,11 +29,36 @@ pub(crate) enum Request {
     Config,
     Apply,
     KeepConfig,
-    /// After a split brain: this node's copy of the volume is the one.
-    Keep {
+    /// After a split brain: the copy of this node, by number or name, is the one.
+    Resolve {
         name: String,
+        keep: String,
         confirm: String,
     },
+    /// This node's copy is served, whatever the other one holds.
+    Force {
+        name: String,
+        confirm: String,
+        corrupt: bool,
+    },
+    AddReplica {
+        name: String,
+        image: Option<String>,
+    },
+    RemoveReplica {
+        name: String,
+        node: String,
+        confirm: String,
+    },
+    /// This node's copy.
+    ReplaceReplica {
+        name: String,
+        image: Option<String>,
+        confirm: String,
+    },
+    EnterMaintenance(EnterMaintenance),
+    /// The node that is meant.
+    LeaveMaintenance(String),
     Accounts,
     SetAccount(SetAccount),
     DeleteAccount(String),
@@ -38,6 +66,9 @@ pub(crate) enum Request {
     SetWitness(SetWitness),
     RemoveWitness,
     SetStrategy(String, Strategy),
+    SetPriority(String, Option<Priority>),
+    /// Compare both copies; `None`: end that.
+    Verify(String, Option<Repair>),
     Metrics,
 }
 

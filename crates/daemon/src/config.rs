@@ -8,9 +8,12 @@ pub use read::{Refusal, Refusals};
 
 use crate::uuid;
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Priority;
+use lockstep_api::verify::Repair;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The example, which is also the list of all keys.
 pub const EXAMPLE: &str = include_str!("../../../config/lockstep.toml");
@@ -36,6 +39,12 @@ pub struct Config {
     /// What it may use.
     #[serde(default)]
     pub engine: Engine,
+    /// How resyncs and initiators share a volume.
+    #[serde(default)]
+    pub resync: Resync,
+    /// When both copies are compared.
+    #[serde(default)]
+    pub verify: VerifySchedule,
     /// How long things may take.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -92,6 +101,8 @@ pub struct Partner {
     pub sync_local: Vec<Address>,
     /// The partner's ends.
     pub sync_remote: Vec<Address>,
+    /// Data connections over each of them; at most [`CONNECTIONS_MAX`], and [`CHANNELS_MAX`] in all.
+    pub connections: u16,
     /// Our ends of the heartbeat-only links.
     pub heartbeat_local: Vec<Address>,
     /// The partner's ends.
@@ -116,6 +127,71 @@ pub struct Engine {
     pub shards: u16,
     /// Memory for data on its way.
     pub pool_memory: Size,
+}
+
+/// `[resync]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resync {
+    /// Of volumes that have none of their own.
+    pub priority: Priority,
+    /// Bytes a second that a resync is never held below.
+    pub floor: Size,
+}
+
+/// `[verify]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VerifySchedule {
+    /// Each volume whose writes this node orders, so long after the last time.
+    pub every: Period,
+    /// What becomes of differences.
+    pub repair: Repair,
+}
+
+/// A time in days or hours, or nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Period(pub Option<Duration>);
+
+impl TryFrom<String> for Period {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let wrong = || {
+            format!(
+                "\"{text}\" is not a time between verifications; allowed: 1h to 999d, such as \
+                \"30d\" or \"12h\", or nothing"
+            )
+        };
+        let hours = match text.strip_suffix('d') {
+            Some(days) => days
+                .parse::<u64>()
+                .ok()
+                .and_then(|days| days.checked_mul(24)),
+            None => text.strip_suffix('h').and_then(|hours| hours.parse().ok()),
+        };
+        match hours {
+            Some(hours @ 1..=23_976) => Ok(Self(Some(Duration::from_secs(hours * 3600)))),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl From<Period> for String {
+    fn from(period: Period) -> Self {
+        let Some(time) = period.0 else {
+            return Self::new();
+        };
+        let hours = time.as_secs() / 3600;
+        if hours.is_multiple_of(24) {
+            format!("{}d", hours / 24)
+        } else {
+            format!("{hours}h")
+        }
+    }
 }
 
 /// `[timeouts]`; their ordering is checked.
@@ -144,6 +220,13 @@ pub const PORTALS_MAX: usize = 32;
 
 /// Paths of each kind to the partner.
 pub const PATHS_MAX: usize = 8;
+
+/// Data connections over one link: more gain nothing, each costs an inbox of 256 KiB.
+pub const CONNECTIONS_MAX: u16 = 4;
+
+/// Data connections over all links: half of what a shard takes, for each may have a successor
+/// before its end is noticed.
+pub const CHANNELS_MAX: usize = 16;
 
 /// A UUID in text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +331,7 @@ impl Default for Partner {
         Self {
             sync_local: Vec::new(),
             sync_remote: Vec::new(),
+            connections: 2,
             heartbeat_local: Vec::new(),
             heartbeat_remote: Vec::new(),
             secret_file: "/etc/lockstep/pair.secret".into(),
@@ -268,6 +352,15 @@ impl Default for Engine {
         Self {
             shards: 1,
             pool_memory: Size(256 << 20),
+        }
+    }
+}
+
+impl Default for Resync {
+    fn default() -> Self {
+        Self {
+            priority: Priority::default(),
+            floor: Size(32 << 20),
         }
     }
 }

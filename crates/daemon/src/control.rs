@@ -6,12 +6,17 @@ mod actions;
 mod answers;
 mod deletion;
 mod facts;
+mod frames;
 mod lane;
 pub(crate) mod links;
-mod local;
+pub(crate) mod local;
+mod operators;
+mod paths;
 mod pool_in_force;
+mod replicas;
 mod start;
 mod verdict;
+mod verify;
 mod view;
 mod watchdog;
 mod witness_link;
@@ -28,17 +33,19 @@ use crate::recorder::{self, Recorder};
 use crate::secret::PAIR_SECRET_MIN;
 use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
-use crate::{durable, uuid};
+use crate::{certificate, durable, uuid};
 use deletion::{Deletion, Question};
+use frames::Finding;
 use lane::Lane;
 use links::{LinkInput, LinkNumbers, LinkSender};
 use local::{LocalError, LocalState, Ready};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::{FromShard, SessionInfo, ToShard};
 use lockstep_engine::node::Node;
-use lockstep_engine::node_interface::{ConfigRefusal, LinkId, NodeAction, NodeEvent, NodeSettings};
-use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId};
+use lockstep_engine::node_interface::{ConfigRefusal, NodeAction, NodeEvent, NodeSettings};
+use lockstep_mirror::control::{FromVolume, Incarnation, NodeId, Time, VolumeId};
 use lockstep_mirror::lease::Timing;
+use paths::Path;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -72,6 +79,8 @@ pub(crate) enum Input {
     Prepared(VolumeId, Box<Result<Ready, LocalError>>),
     /// A durable write has ended.
     Written(Written, Result<(), String>),
+    /// What full-size frames do on this path.
+    Frames(usize, Finding),
     /// SIGTERM or SIGINT.
     Stop,
 }
@@ -82,6 +91,7 @@ pub(crate) enum Written {
     Superblock(VolumeId),
     Acceptor,
     Config,
+    Maintenance,
 }
 
 /// A copy on this node, with what is needed to write its superblock.
@@ -89,6 +99,8 @@ pub(crate) enum Written {
 pub(crate) struct Local {
     pub(crate) state: LocalState,
     copy: local::Copy,
+    /// It was opened as one of two.
+    mirrored: bool,
     /// Why it could not be used the last time, as it was said.
     said: Option<String>,
     /// The thread of its superblock's writes, while it is open.
@@ -140,8 +152,8 @@ pub(crate) struct Control {
     links: BTreeMap<u32, Link>,
     witness: WitnessLink,
     link_numbers: LinkNumbers,
-    /// Why each path did not work the last time; empty: it did.
-    path_errors: Vec<String>,
+    /// What is known of each path besides what `Node` knows.
+    paths: Vec<Path>,
     /// Data portals that should be open and sync addresses, with the reason where they are not.
     listening: BTreeMap<SocketAddr, Option<String>>,
     sessions: Vec<SessionInfo>,
@@ -159,6 +171,7 @@ pub(crate) struct Control {
     entry_due: Instant,
     /// Since when the partner is there.
     partner_since: Option<Instant>,
+    schedule: verify::Schedule,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -182,6 +195,10 @@ impl Control {
         );
         let incarnation = Incarnation(u64::from_be_bytes(uuid::random()));
         let state = config.node.state_directory.clone();
+        certificate::note_run(&state, incarnation).map_err(|source| RunError::State {
+            path: state.join(INCARNATION_FILE),
+            source,
+        })?;
         let read = |name: &str| {
             let path = state.join(name);
             durable::read_if_there(&path).map_err(|source| RunError::State { path, source })
@@ -209,6 +226,7 @@ impl Control {
             timing,
             acceptor: read(ACCEPTOR_FILE)?,
             pool: read(POOL_STATE_FILE)?,
+            maintenance: read(MAINTENANCE_FILE)?.is_some(),
         };
         let born = boot_time();
         let seed = uuid::random();
@@ -224,6 +242,7 @@ impl Control {
                 me: NodeId(me),
                 incarnation,
                 addresses,
+                connections: config.partner.connections,
                 dial: me < partner.0,
                 secret: secret.into(),
                 cluster: config.cluster.uuid.0,
@@ -241,7 +260,11 @@ impl Control {
         );
         let now = Instant::now();
         Ok(Self {
-            path_errors: vec![String::new(); config.control_paths().len()],
+            paths: config
+                .control_paths()
+                .iter()
+                .map(|_| Path::default())
+                .collect(),
             pool: Pool::empty(config.cluster.uuid),
             text: String::new(),
             config,
@@ -275,6 +298,7 @@ impl Control {
             awaiting_change: VecDeque::new(),
             entry_due: now,
             partner_since: None,
+            schedule: verify::Schedule::default(),
             stopped: false,
             stopping: false,
             failure: None,
@@ -334,6 +358,7 @@ impl Control {
             self.sessions_due = now + SESSIONS_EVERY;
             self.order(ToShard::Sessions);
             self.retry_copies(now);
+            self.verify_by_schedule(now);
         }
         if now >= self.entry_due {
             self.enter_myself(now);
@@ -384,6 +409,7 @@ impl Control {
             }
             Input::Prepared(id, result) => self.prepared(id, *result),
             Input::Written(what, result) => self.written(what, result),
+            Input::Frames(path, found) => self.frames_found(path, found),
             Input::Stop => {
                 if !self.stopping {
                     self.stopping = true;
@@ -391,44 +417,6 @@ impl Control {
                     self.tell(NodeEvent::Stop);
                 }
             }
-        }
-    }
-
-    fn link(&mut self, input: LinkInput) {
-        match input {
-            LinkInput::Up { path, sender } => {
-                let link = sender.link;
-                if path == witness_link::PATH {
-                    self.witness.up(sender);
-                    let link = LinkId(link.into());
-                    return self.tell(NodeEvent::WitnessUp { link });
-                }
-                self.links.insert(link, Link { path, sender });
-                let path = u16::try_from(path).expect("at most 16 paths");
-                self.tell(NodeEvent::LinkUp {
-                    link: LinkId(link.into()),
-                    path,
-                });
-            }
-            LinkInput::Bytes { link, bytes } => {
-                self.tell(NodeEvent::LinkBytes {
-                    link: LinkId(link.into()),
-                    bytes: &bytes,
-                });
-            }
-            LinkInput::Down { link, why } => {
-                self.witness.down(link, &why);
-                if let Some(gone) = self.links.remove(&link) {
-                    self.path_errors[gone.path] = why;
-                }
-                self.tell(NodeEvent::LinkDown {
-                    link: LinkId(link.into()),
-                });
-            }
-            LinkInput::DialFailed { path, why } if path == witness_link::PATH => {
-                self.witness.failed(why)
-            }
-            LinkInput::DialFailed { path, why } => self.path_errors[path] = why,
         }
     }
 
@@ -445,7 +433,23 @@ impl Control {
                 self.events
                     .add(Level::Ok, "initiator", &self.config.node_name(), &text);
             }
-            FromThread::Shard(report) => self.tell(NodeEvent::Shard(report)),
+            FromThread::Shard(report) => {
+                let opened = match &report {
+                    FromShard::Volume(id, FromVolume::Opened { .. }) => Some(*id),
+                    _ => None,
+                };
+                let verified = match &report {
+                    FromShard::Volume(id, FromVolume::Verified(found)) => Some((*id, *found)),
+                    _ => None,
+                };
+                self.tell(NodeEvent::Shard(report));
+                if let Some((id, found)) = verified {
+                    self.verified(id, &found);
+                }
+                if let Some(id) = opened {
+                    self.pace(id);
+                }
+            }
             FromThread::Listening { address } => {
                 tracing::info!(%address, "listening");
                 self.listening.insert(address, None);
@@ -568,8 +572,14 @@ fn in_words(refusal: ConfigRefusal) -> Refusal {
     Refusal::new(class, "the pool configuration", why, todo)
 }
 
+/// Which run of the daemon this is; the last one's, when none runs.
+pub(crate) const INCARNATION_FILE: &str = "incarnation";
+
 /// The register's votes.
 const ACCEPTOR_FILE: &str = "register";
 
+/// It is there while this node is in maintenance.
+const MAINTENANCE_FILE: &str = "maintenance";
+
 /// The pool configuration as `Node` keeps it: in force, and prepared.
-const POOL_STATE_FILE: &str = "pool.state";
+pub(crate) const POOL_STATE_FILE: &str = "pool.state";

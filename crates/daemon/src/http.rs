@@ -8,7 +8,9 @@ use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use lockstep_api::volume::SetStrategy;
+use lockstep_api::resync::SetPriority;
+use lockstep_api::verify::StartVerify;
+use lockstep_api::volume::{ReplicaAt, SetStrategy};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::io;
@@ -87,7 +89,18 @@ fn admin(asker: Asker) -> Router {
         )
         .route("/v1/volumes/{name}", get(volume).delete(delete_volume))
         .route("/v1/volumes/{name}/access", put(access))
-        .route("/v1/volumes/{name}/keep", post(keep_volume))
+        .route("/v1/volumes/{name}/resolve", post(resolve))
+        .route("/v1/volumes/{name}/force-activate", post(force_activate))
+        .route(
+            "/v1/volumes/{name}/replica",
+            post(add_replica)
+                .put(replace_replica)
+                .delete(remove_replica),
+        )
+        .route(
+            "/v1/node/maintenance",
+            post(enter_maintenance).delete(leave_maintenance),
+        )
         .route("/v1/events", get(events))
         .route("/v1/sessions", get(|s| simple(s, Request::Sessions)))
         .route("/v1/config", get(|s| simple(s, Request::Config)))
@@ -101,6 +114,11 @@ fn admin(asker: Asker) -> Router {
         .route("/v1/discovery", put(discovery))
         .route("/v1/witness", put(witness).delete(remove_witness))
         .route("/v1/volumes/{name}/strategy", put(strategy))
+        .route("/v1/volumes/{name}/resync", put(priority))
+        .route(
+            "/v1/volumes/{name}/verify",
+            post(verify).delete(stop_verifying),
+        )
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -154,13 +172,96 @@ async fn delete_volume(
     respond(ask(&asker, Request::Delete { name, confirm }).await)
 }
 
-async fn keep_volume(
+/// What a query says, or nothing.
+fn said(query: &BTreeMap<String, String>, key: &str) -> String {
+    query.get(key).cloned().unwrap_or_default()
+}
+
+async fn resolve(
     State(asker): State<Asker>,
     Path(name): Path<String>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
-    let confirm = query.get("confirm").cloned().unwrap_or_default();
-    respond(ask(&asker, Request::Keep { name, confirm }).await)
+    let (keep, confirm) = (said(&query, "keep"), said(&query, "confirm"));
+    let request = Request::Resolve {
+        name,
+        keep,
+        confirm,
+    };
+    respond(ask(&asker, request).await)
+}
+
+async fn force_activate(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let (confirm, corrupt) = (said(&query, "confirm"), said(&query, "corrupt") == "true");
+    let request = Request::Force {
+        name,
+        confirm,
+        corrupt,
+    };
+    respond(ask(&asker, request).await)
+}
+
+async fn add_replica(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Response {
+    match parse::<ReplicaAt>(&body) {
+        Ok(ReplicaAt { image, .. }) => {
+            respond(ask(&asker, Request::AddReplica { name, image }).await)
+        }
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn replace_replica(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Response {
+    match parse::<ReplicaAt>(&body) {
+        Ok(ReplicaAt { image, confirm }) => {
+            let request = Request::ReplaceReplica {
+                name,
+                image,
+                confirm,
+            };
+            respond(ask(&asker, request).await)
+        }
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn remove_replica(
+    State(asker): State<Asker>,
+    Path(name): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let (node, confirm) = (said(&query, "node"), said(&query, "confirm"));
+    let request = Request::RemoveReplica {
+        name,
+        node,
+        confirm,
+    };
+    respond(ask(&asker, request).await)
+}
+
+async fn enter_maintenance(State(asker): State<Asker>, body: Bytes) -> Response {
+    match parse(&body) {
+        Ok(wish) => respond(ask(&asker, Request::EnterMaintenance(wish)).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn leave_maintenance(
+    asker: State<Asker>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    simple(asker, Request::LeaveMaintenance(said(&query, "node"))).await
 }
 
 async fn access(State(asker): State<Asker>, Path(name): Path<String>, body: Bytes) -> Response {
@@ -224,6 +325,24 @@ async fn strategy(State(asker): State<Asker>, Path(name): Path<String>, body: By
         Ok(set) => respond(ask(&asker, Request::SetStrategy(name, set.strategy)).await),
         Err(refusal) => refused(&refusal),
     }
+}
+
+async fn priority(State(asker): State<Asker>, Path(name): Path<String>, body: Bytes) -> Response {
+    match parse::<SetPriority>(&body) {
+        Ok(set) => respond(ask(&asker, Request::SetPriority(name, set.priority)).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn verify(State(asker): State<Asker>, Path(name): Path<String>, body: Bytes) -> Response {
+    match parse::<StartVerify>(&body) {
+        Ok(start) => respond(ask(&asker, Request::Verify(name, Some(start.repair))).await),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn stop_verifying(State(asker): State<Asker>, Path(name): Path<String>) -> Response {
+    respond(ask(&asker, Request::Verify(name, None)).await)
 }
 
 async fn no_route(uri: Uri) -> Response {

@@ -3,6 +3,7 @@
 //! decision is taken here: both machines come from the engine.
 
 mod admin;
+pub mod certificate;
 pub mod config;
 mod control;
 mod crc;

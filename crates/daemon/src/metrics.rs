@@ -1,7 +1,7 @@
 //! The Prometheus text, made afresh for each scrape from what the shard counts and what the
 //! status says. Labels are names from the configuration, never names that a stranger chose.
 
-use lockstep_api::status::{Level, Status};
+use lockstep_api::status::{Level, PathStatus, Status};
 use lockstep_api::volume::Volume;
 use lockstep_engine::counters::{Counters, LATENCY_BOUNDS_US, Latencies, VolumeCounters};
 use lockstep_mirror::volume::Counts;
@@ -117,6 +117,20 @@ fn partner(status: &Status) -> Vec<MetricFamily> {
         .iter()
         .zip(&partner.paths)
         .map(|(l, path)| (l.as_slice(), truth(path.up)));
+    let each = |value: fn(&PathStatus) -> f64| -> Vec<(Labels<'_>, f64)> {
+        let values = partner.paths.iter().map(value);
+        labels.iter().map(|it| it.as_slice()).zip(values).collect()
+    };
+    let count = |name, help, value: fn(&PathStatus) -> u64| {
+        let metrics = labels.iter().zip(&partner.paths).map(|(labels, path)| {
+            let mut metric = labelled(labels);
+            let mut counter = Counter::default();
+            counter.set_value(float(value(path)));
+            metric.set_counter(counter);
+            metric
+        });
+        family(name, help, MetricType::COUNTER, metrics.collect())
+    };
     // Never heard: as old as this daemon.
     let age = partner.heartbeat_age_ms.unwrap_or(status.uptime_s * 1000);
     vec![
@@ -134,6 +148,49 @@ fn partner(status: &Status) -> Vec<MetricFamily> {
             "lockstep_path_up",
             "Whether a path to the partner works.",
             up.collect(),
+        ),
+        gauge(
+            "lockstep_path_data_connections",
+            "Data connections over a path.",
+            each(|path| f64::from(path.channels)),
+        ),
+        gauge(
+            "lockstep_path_round_trip_seconds",
+            "From a heartbeat to its acknowledgement, the last time.",
+            each(|path| float(path.round_trip_us.unwrap_or(0)) / 1_000_000.0),
+        ),
+        gauge(
+            "lockstep_path_frames_pass",
+            "Whether full-size frames pass; 1 also where that is not known.",
+            each(|path| truth(path.mtu.as_ref().is_none_or(|it| it.warning.is_empty()))),
+        ),
+        count(
+            "lockstep_path_sent_bytes_total",
+            "Bytes sent over a path.",
+            |path| path.sent_bytes,
+        ),
+        count(
+            "lockstep_path_received_bytes_total",
+            "Bytes received over a path.",
+            |path| path.received_bytes,
+        ),
+        count(
+            "lockstep_path_refused_frames_total",
+            "Frames that came damaged, or were not the partner's.",
+            |path| path.refused_frames,
+        ),
+        count(
+            "lockstep_path_given_up_total",
+            "Data connections on which nothing came any more though the partner lived.",
+            |path| path.given_up,
+        ),
+        counter(
+            "lockstep_certificates_total",
+            "Death certificates of the partner's runs.",
+            vec![
+                (&[("outcome", "taken")], partner.certificates_taken),
+                (&[("outcome", "refused")], partner.certificates_refused),
+            ],
         ),
     ]
 }
@@ -210,6 +267,26 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
             each(|v| v.resync.map_or(0.0, |p| float(p.total))),
         ),
         family(
+            "lockstep_volume_resync_limit_bytes",
+            "Bytes a second that the resync is held to; 0: not held back.",
+            each(|v| v.pace.as_ref().and_then(|p| p.limit).map_or(0.0, float)),
+        ),
+        family(
+            "lockstep_volume_resync_rate_bytes",
+            "Bytes a second that the resync does.",
+            each(|v| v.resync.map_or(0.0, |p| float(p.rate))),
+        ),
+        family(
+            "lockstep_volume_calm_latency_seconds",
+            "95th percentile of reads and writes without a resync; 0: no resync runs, or not known.",
+            each(|v| v.pace.as_ref().map_or(0.0, |p| float(p.calm_us) / 1e6)),
+        ),
+        family(
+            "lockstep_volume_resync_latency_seconds",
+            "95th percentile of reads and writes while the resync runs; 0: none runs, or not known.",
+            each(|v| v.pace.as_ref().map_or(0.0, |p| float(p.under_way_us) / 1e6)),
+        ),
+        family(
             "lockstep_volume_sessions",
             "iSCSI sessions on this node.",
             each(|v| f64::from(v.sessions)),
@@ -280,6 +357,31 @@ fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             "Resyncs from this node that had to compare all of the volume.",
             |_, c| c.full_resyncs,
         ),
+        total(
+            "lockstep_volume_resync_restarts_total",
+            "Resyncs from this node that stood still and were begun anew.",
+            |_, c| c.resync_restarts,
+        ),
+        total(
+            "lockstep_volume_unreadable_total",
+            "Reads that found blocks unreadable on this node while the partner held them.",
+            |_, c| c.unreadable,
+        ),
+        total(
+            "lockstep_volume_repaired_total",
+            "Times that blocks of this node's copy were rewritten from the partner's.",
+            |_, c| c.repaired,
+        ),
+        total(
+            "lockstep_volume_verify_compared_bytes_total",
+            "Compared by verifications from this node.",
+            |_, c| c.verify_compared,
+        ),
+        total(
+            "lockstep_volume_verify_differing_total",
+            "Pieces of 64 KiB that verifications from this node found different.",
+            |_, c| c.verify_differing,
+        ),
         family(
             "lockstep_volume_command_seconds",
             "From a command's arrival to its answer.",
@@ -318,6 +420,17 @@ fn gauge(name: &str, help: &str, values: Vec<(Labels<'_>, f64)>) -> MetricFamily
         metric
     });
     family(name, help, MetricType::GAUGE, metrics.collect())
+}
+
+fn counter(name: &str, help: &str, values: Vec<(Labels<'_>, u64)>) -> MetricFamily {
+    let metrics = values.into_iter().map(|(labels, value)| {
+        let mut metric = labelled(labels);
+        let mut counter = Counter::default();
+        counter.set_value(float(value));
+        metric.set_counter(counter);
+        metric
+    });
+    family(name, help, MetricType::COUNTER, metrics.collect())
 }
 
 fn family(name: &str, help: &str, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {

@@ -9,6 +9,7 @@ pub mod settings;
 
 use crate::config::{Address, Uuid};
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Priority;
 use lockstep_api::volume::Cache;
 pub use lockstep_api::volume::Strategy;
 use serde::{Deserialize, Serialize};
@@ -111,6 +112,9 @@ pub struct PoolVolume {
     /// Who decides when the nodes do not see each other.
     #[serde(default)]
     pub strategy: Strategy,
+    /// How much resyncs may take from initiators, where it is not what each node's file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// How its images came to be.
     #[serde(default)]
     pub init: Init,

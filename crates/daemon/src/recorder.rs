@@ -157,6 +157,7 @@ mod tests {
             timing: Timing::default(),
             acceptor: None,
             pool: None,
+            maintenance: false,
         };
         recorder.node(&settings, [4; 32], Time::ZERO);
         let mut node = Node::new(settings, [4; 32], Time::ZERO);

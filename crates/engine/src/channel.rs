@@ -28,10 +28,16 @@ enum State {
 }
 
 /// What came of some bytes.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives at a time, and only for as long as it is looked at"
+)]
 pub(crate) enum Heard {
     /// To be sent, as part of the handshake.
     Reply(Vec<u8>),
-    /// The other end has proved itself; this is its run.
+    /// The other end says that it brings a death certificate. Nothing is proved yet.
+    Certifier,
+    /// The other end has proved itself; this is its run, or the one that it certifies.
     Proven(Incarnation),
     /// A frame of the proven other end.
     Frame(ControlFrame),
@@ -98,6 +104,9 @@ fn step(state: State, bytes: &[u8], heard: &mut Vec<Heard>) -> Result<State, Str
         State::Hello(mut hello) => {
             let reply = hello.received(bytes.try_into().expect(exact));
             heard.push(Heard::Reply(reply.map_err(|it| text(&it))?.to_vec()));
+            if hello.meets_certifier() {
+                heard.push(Heard::Certifier);
+            }
             Ok(State::Proof(hello))
         }
         State::Proof(mut hello) => {

@@ -53,6 +53,21 @@ pub struct VolumeCounters {
     pub failed: u64,
 }
 
+/// Numbers of one path to the partner that carries data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathCounters {
+    /// Authenticated data channels on it now.
+    pub channels: u32,
+    /// Bytes sent, headers included.
+    pub sent_bytes: u64,
+    /// Bytes received, headers included.
+    pub received_bytes: u64,
+    /// Frames that were refused: a bit was flipped on the way, or the sender is not honest.
+    pub refused: u64,
+    /// Channels given up because nothing came on them any more though the partner lived.
+    pub given_up: u64,
+}
+
 /// A snapshot of everything a shard counts.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -62,6 +77,8 @@ pub struct Counters {
     pub connections: u32,
     /// Authenticated data channels to the partner.
     pub channels: u32,
+    /// What went over each path that carries data, by its number.
+    pub paths: Vec<PathCounters>,
     /// Buffers in use.
     pub buffers: u32,
     /// Each volume's counters and the state of its data path.

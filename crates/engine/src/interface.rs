@@ -49,8 +49,8 @@ pub enum Want {
 pub enum Origin {
     /// An initiator connected to this data portal (index into this node's portals).
     Portal(u16),
-    /// The partner connected to our sync address.
-    Partner,
+    /// The partner connected to our sync address of this number (index into the configuration).
+    Partner(u16),
     /// We connected to the partner: the answer to `Action::Dial` with this number.
     Dialed(u32),
 }
@@ -128,6 +128,8 @@ pub enum Action {
     },
     /// Close once everything queued before was sent (or at once, if the peer does not read).
     Close { conn: ConnId },
+    /// Close at once: what is queued is dropped, also what the kernel has, and the peer is told so.
+    Abort { conn: ConnId },
     /// Connect to the partner's sync address number `address` (index into the configuration).
     Dial { dial: u32, address: u16 },
     /// Work on a volume's disk, metadata area or buffers.
@@ -177,18 +179,25 @@ pub enum ToShard {
     Token { token: u64, received: Time },
     /// ALUA: all port groups of a volume, ours and the partner's; a change raises 2A/06.
     PortGroups(VolumeId, Vec<PortGroup>),
-    /// Secret and peer for the data channels; `dial`: this side connects (the lower node number).
+    /// Secret and peer for the data channels, `connections` to each of `addresses`; `dial`: this
+    /// side connects (the lower node number).
     Partner {
         node: NodeId,
         me: NodeId,
         incarnation: Incarnation,
         addresses: u16,
+        connections: u16,
         dial: bool,
         secret: Box<[u8]>,
         cluster: u128,
     },
+    /// The partner lives, but nothing has come over the path of this number since then: data
+    /// channels on it that are as silent are given up.
+    PathSilent { path: u16, since: Time },
     /// Ask all initiators to log out (planned stop), then close what is left by then.
     LogoutAll { by: Time },
+    /// Let initiators in again after `LogoutAll`.
+    Welcome,
     /// Close every iSCSI connection of this target now (its volume may not be served here).
     CloseSessions { target: u32 },
     /// Ask for a report of all sessions (`FromShard::Sessions`).

@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod ballot_box;
+pub mod certificate;
 mod channel;
 pub mod counters;
 pub mod interface;

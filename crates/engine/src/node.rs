@@ -2,9 +2,11 @@
 //! membership of every volume, the pool configuration. Pure, as a `Shard` is: `handle` takes an
 //! event and appends actions. Whatever happened, the same look at all facts follows it.
 
+mod certificate;
 mod heart;
 mod initiators;
 mod links;
+mod maintenance;
 mod orders;
 mod pool;
 mod status;
@@ -19,14 +21,17 @@ use crate::node_interface::{LinkId, NodeAction, NodeEvent, NodeSettings, Severit
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use certificate::Certificates;
 use core::time::Duration;
 use heart::Heart;
 use links::Link;
 use lockstep_mirror::control::{Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::hello::Random;
+use maintenance::Leaving;
 use orders::Stop;
 use pool::Pool;
+pub use pool::document_in_force;
 use volumes::Volume;
 use votes::Votes;
 use witness::Witness;
@@ -38,15 +43,21 @@ pub struct Node {
     started: Time,
     links: BTreeMap<LinkId, Link>,
     heart: Heart,
+    certificates: Certificates,
     votes: Votes,
     witness: Witness,
     volumes: BTreeMap<VolumeId, Volume>,
     pool: Pool,
     portals_open: bool,
     stop: Option<Stop>,
+    maintenance: Option<Leaving>,
     /// What keeps a partner from being believed, by path; forgotten when a link is established.
     refused: BTreeMap<u16, (String, Time)>,
     unavailable: BTreeMap<VolumeId, String>,
+    /// Paths that fell silent, by when something last came on them.
+    silent: BTreeMap<u16, Time>,
+    /// Paths without a link, by when the last one ended.
+    lost: BTreeMap<u16, Time>,
 }
 
 impl core::fmt::Debug for Node {
@@ -95,14 +106,18 @@ impl Node {
             started: now,
             links: BTreeMap::new(),
             heart: Heart::new(now),
+            certificates: Certificates::default(),
             votes: Votes::new(settings.acceptor.as_deref()),
             witness: Witness::default(),
             volumes: BTreeMap::new(),
             pool: Pool::new(settings.pool.as_deref()),
             portals_open: false,
             stop: None,
+            maintenance: settings.maintenance.then(Leaving::at_start),
             refused: BTreeMap::new(),
             unavailable: BTreeMap::new(),
+            silent: BTreeMap::new(),
+            lost: BTreeMap::new(),
             settings,
         }
     }
@@ -120,7 +135,7 @@ impl Node {
             NodeEvent::WitnessSecret(secret) => self.witness_secret(turn, secret),
             NodeEvent::Witness { volume, witness } => self.witness_for(turn, volume, witness),
             NodeEvent::LinkDown { link } => {
-                self.link_down(link);
+                self.link_down(turn, link);
                 self.witness.down(link);
             }
             NodeEvent::LinkBytes { link, bytes } if self.witness.is(link) => {
@@ -136,6 +151,7 @@ impl Node {
                 );
                 self.unavailable.insert(volume, reason);
             }
+            NodeEvent::CloseVolume { volume } => self.close_volume(turn, volume),
             NodeEvent::VolumeGone { volume } => self.volume_gone(turn, volume),
             NodeEvent::SuperblockWritten { volume, ok } => {
                 self.superblock_written(turn, volume, ok)
@@ -174,6 +190,7 @@ impl Node {
     /// Looks at everything that may go on.
     fn look(&mut self, turn: &mut Turn<'_>) {
         self.expire_links(turn);
+        self.look_at_certificate(turn);
         self.witness.expire(turn);
         let due = self.next_deadline().is_some_and(|at| turn.now >= at);
         if turn.now >= self.heart.next_beat {
@@ -184,7 +201,9 @@ impl Node {
         if due || changed {
             turn.touched.extend(self.volumes.keys().copied());
         }
+        self.step_maintenance(turn);
         self.step_volumes(turn);
+        self.step_closing(turn);
         self.step_votes(turn);
         self.step_pool(turn);
         self.step_portals(turn);

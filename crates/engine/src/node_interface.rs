@@ -41,6 +41,9 @@ pub struct NodeSettings {
     pub acceptor: Option<Vec<u8>>,
     /// The pool configuration's file as found; `None`: there is none.
     pub pool: Option<Vec<u8>>,
+    /// The last `StoreMaintenance`: this node starts in maintenance.
+    #[cfg_attr(feature = "record", serde(default))]
+    pub maintenance: bool,
 }
 
 /// A volume's place on this node is open and locked.
@@ -63,11 +66,27 @@ pub struct VolumeReady {
 pub enum Operator {
     /// After two nodes changed the pool configuration apart: this node's version is the one.
     KeepConfig,
-    /// After a split brain of a volume: this node's copy is the one; what the other one wrote
+    /// After a split brain of a volume: one node's copy is the one; what the other one wrote
     /// since they parted is lost.
     KeepCopy {
         /// The volume.
         volume: VolumeId,
+        /// This node's copy is kept; else the partner's.
+        mine: bool,
+    },
+    /// This node's copy is served although nobody can tell that it is the newest.
+    ForceActivate {
+        /// The volume.
+        volume: VolumeId,
+        /// Even if a resync has begun to write into it and not ended.
+        corrupt: bool,
+    },
+    /// This node hands its volumes over and stands aside, or comes back.
+    Maintenance {
+        /// Whether it goes.
+        enter: bool,
+        /// Even if the partner cannot serve some of the volumes.
+        force: bool,
     },
 }
 
@@ -115,6 +134,12 @@ pub enum NodeEvent<'a> {
         volume: VolumeId,
         /// Why, for a person.
         reason: String,
+    },
+    /// The copy here is to be let go for a while, in order: Node drains and detaches it, keeps its
+    /// votes, and says [`NodeAction::VolumeClosed`].
+    CloseVolume {
+        /// Which one.
+        volume: VolumeId,
     },
     /// A volume was deleted; Node detaches it.
     VolumeGone {
@@ -228,6 +253,11 @@ pub enum NodeAction {
         /// Its contents.
         bytes: Vec<u8>,
     },
+    /// Note durably whether this node is in maintenance: the next run starts so.
+    StoreMaintenance {
+        /// Whether it is.
+        on: bool,
+    },
     /// Replace the pool configuration's file, durably and atomically.
     StoreConfig {
         /// Its contents.
@@ -259,6 +289,11 @@ pub enum NodeAction {
         number: u64,
         /// Who is logged in there.
         found: Initiators,
+    },
+    /// The end of a `CloseVolume`: the shard was told to detach it.
+    VolumeClosed {
+        /// Which one.
+        volume: VolumeId,
     },
     /// Open or close this node's data portals.
     Portals {
@@ -327,6 +362,8 @@ pub struct LinkStatus {
     pub heard: Option<Duration>,
     /// From a heartbeat to its acknowledgement, the last time.
     pub round_trip: Option<Duration>,
+    /// Since it was established.
+    pub since: Option<Duration>,
 }
 
 /// The connection to the witness, for people.
@@ -342,6 +379,15 @@ pub struct WitnessStatus {
     pub refused: Option<String>,
 }
 
+/// Death certificates that came in this run, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// Acted on.
+    pub taken: u64,
+    /// Forged, of another run, or of another state than the one that both nodes served.
+    pub refused: u64,
+}
+
 /// The pool configuration, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolStatus {
@@ -351,6 +397,18 @@ pub struct PoolStatus {
     pub prepared: Option<PoolVersion>,
     /// The partner's version where it and ours exclude each other.
     pub conflict: Option<PoolVersion>,
+}
+
+/// Maintenance, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaintenanceStatus {
+    /// It serves as ever.
+    #[default]
+    Off,
+    /// Initiators are sent away, and the volumes handed over.
+    Entering,
+    /// It serves nobody: the machine may be taken away.
+    On,
 }
 
 /// Everything that `status` shows of a node.
@@ -368,8 +426,12 @@ pub struct NodeStatus {
     pub partner_alive: bool,
     /// All links.
     pub links: Vec<LinkStatus>,
+    /// Paths whose last established link ended, and how long ago.
+    pub lost: Vec<(u16, Duration)>,
     /// The witness.
     pub witness: WitnessStatus,
+    /// Death certificates.
+    pub certificates: CertificateStatus,
     /// All volumes.
     pub volumes: Vec<(VolumeId, VolumeStatus)>,
     /// The pool configuration.
@@ -378,6 +440,8 @@ pub struct NodeStatus {
     pub portals_open: bool,
     /// Whether this node is being stopped.
     pub stopping: bool,
+    /// How far this node is on its way into maintenance.
+    pub maintenance: MaintenanceStatus,
     /// What a person should look at, most important first.
     pub problems: Vec<String>,
 }

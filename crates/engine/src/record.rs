@@ -181,6 +181,9 @@ pub enum OwnedNodeEvent {
     VolumeGone {
         volume: VolumeId,
     },
+    CloseVolume {
+        volume: VolumeId,
+    },
     SuperblockWritten {
         volume: VolumeId,
         ok: bool,
@@ -240,6 +243,7 @@ impl From<&NodeEvent<'_>> for OwnedNodeEvent {
                 reason: reason.clone(),
             },
             NodeEvent::VolumeGone { volume } => Self::VolumeGone { volume: *volume },
+            NodeEvent::CloseVolume { volume } => Self::CloseVolume { volume: *volume },
             NodeEvent::SuperblockWritten { volume, ok } => Self::SuperblockWritten {
                 volume: *volume,
                 ok: *ok,
@@ -296,6 +300,7 @@ impl OwnedNodeEvent {
                 reason: reason.clone(),
             },
             Self::VolumeGone { volume } => NodeEvent::VolumeGone { volume: *volume },
+            Self::CloseVolume { volume } => NodeEvent::CloseVolume { volume: *volume },
             Self::SuperblockWritten { volume, ok } => NodeEvent::SuperblockWritten {
                 volume: *volume,
                 ok: *ok,

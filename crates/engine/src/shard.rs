@@ -18,7 +18,7 @@ mod tasks;
 mod tests;
 mod volumes;
 
-use crate::counters::{Counters, VolumeCounters};
+use crate::counters::{Counters, PathCounters, VolumeCounters};
 use crate::interface::{Action, Event, FromShard, IoKey, VolumeSettings, Want};
 use crate::pool::{Pool, PoolClass, Purpose};
 use alloc::boxed::Box;
@@ -42,10 +42,10 @@ use tasks::Task;
 const MAX_NOTES_A_PERIOD: u32 = 10;
 /// Length of that period.
 const NOTE_PERIOD: Time = Time::from_secs(60);
-/// Pause before a lost or refused data connection is dialled again.
-const REDIAL: Time = Time::from_millis(500);
+/// Pause before a lost or refused data connection is dialled again: an operation may wait for it.
+const REDIAL: Time = Time::from_millis(250);
 /// The partner finishes the handshake of a data connection in this time, or it is closed.
-const HANDSHAKE: Time = Time::from_secs(5);
+const HANDSHAKE: Time = Time::from_secs(2);
 
 /// A volume in this shard.
 struct VolumeSlot {
@@ -110,6 +110,7 @@ struct PartnerSettings {
     incarnation: Incarnation,
     secret: Vec<u8>,
     cluster: u128,
+    addresses: u16,
     dial: bool,
 }
 
@@ -131,6 +132,8 @@ pub struct Shard {
     nexuses: BTreeMap<NexusId, Nexus>,
     connections: Vec<Option<Connection>>,
     channels: BTreeMap<ChannelId, ConnId>,
+    /// By the number of the path.
+    paths: Vec<PathCounters>,
     next_channel: u64,
     partner: Option<PartnerSettings>,
     /// The newest heartbeat of the partner, for volumes that come later, and when it came.
@@ -168,6 +171,7 @@ impl Shard {
             nexuses: BTreeMap::new(),
             connections: Vec::new(),
             channels: BTreeMap::new(),
+            paths: Vec::new(),
             next_channel: 1,
             partner: None,
             token: None,
@@ -240,6 +244,7 @@ impl Shard {
         )
         .unwrap_or(u32::MAX);
         self.counters.channels = u32::try_from(self.channels.len()).unwrap_or(u32::MAX);
+        self.count_paths();
         self.counters.buffers = u32::try_from(self.pool.used()).unwrap_or(u32::MAX);
         self.counters.volumes.clear();
         let live = self.volumes.iter().filter(|slot| slot.live);

@@ -277,6 +277,8 @@ impl Witness {
                     Heard::Reply(bytes) => turn.out.push(Action::LinkSend { link: id, bytes }),
                     Heard::Proven(_) => self.proven(turn, id),
                     Heard::Frame(frame) => self.frame(turn, id, frame),
+                    // Refused by its handshake: only nodes take certificates.
+                    Heard::Certifier => {}
                 }
             }
             if let Err(why) = taken {

@@ -185,9 +185,14 @@ impl Endpoint {
     }
 
     /// Asks all initiators to log out, and closes what is left at `by`. From now on no connection
-    /// is taken: this comes before the end of the process.
+    /// is taken until `welcome`: this comes before the end of the process, or before maintenance.
     pub fn logout_all(&mut self, now: Time, by: Time, out: &mut Vec<Output>) {
         self.stop(now, by, out);
+    }
+
+    /// Undoes `logout_all`: connections are taken again. What is still open of before stays.
+    pub const fn welcome(&mut self) {
+        self.stopping = None;
     }
 
     /// Carries out what has become due.

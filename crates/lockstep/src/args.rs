@@ -4,6 +4,8 @@ use crate::demo::DemoArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Priority;
+use lockstep_api::verify::Repair;
 use lockstep_api::volume::{Cache, ReplicaPlace, Strategy};
 use std::path::PathBuf;
 
@@ -46,6 +48,9 @@ pub(crate) enum Command {
     Daemon(Daemon),
     /// Run a witness on this machine: it votes for pairs of nodes, and holds no data
     Witness(WitnessArguments),
+    /// Tell the partner that this machine's daemon has ended, so that it need not wait; for
+    /// ExecStopPost= of its unit
+    Certificate(CertificateArguments),
     /// Two nodes on this machine, a kill in mid-write, and proof that nothing is lost
     Demo(DemoArgs),
     /// Whether to worry, and why, on one screen
@@ -53,6 +58,12 @@ pub(crate) enum Command {
     /// Mirrored volumes
     #[command(subcommand)]
     Volume(VolumeVerb),
+    /// The copies of a volume on the nodes, changed while it is served
+    #[command(subcommand)]
+    Replica(ReplicaVerb),
+    /// This node itself
+    #[command(subcommand)]
+    Node(NodeVerb),
     /// Initiators that are logged in to this node
     #[command(subcommand)]
     Session(SessionVerb),
@@ -97,6 +108,17 @@ pub(crate) struct WitnessArguments {
     pub(crate) config: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct CertificateArguments {
+    /// The node's own configuration, as the daemon has it
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/lockstep/lockstep.toml"
+    )]
+    pub(crate) config: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum VolumeVerb {
     /// Make a volume on both nodes and wait until it is served
@@ -117,13 +139,51 @@ pub(crate) enum VolumeVerb {
         /// The new one
         strategy: StrategyWord,
     },
-    /// After a split brain: this node's copy is the one; what the other wrote apart is lost
-    Keep {
+    /// Change how much resyncs may take from initiators, also of one that runs
+    Resync {
         /// Its name
         name: String,
-        /// Its name once more, to show that it is meant
+        /// The new priority; "node": what each node's lockstep.toml says
+        #[arg(long, value_enum)]
+        priority: PriorityWord,
+    },
+    /// Read both copies and compare them, while the volume is served; on the node that orders its
+    /// writes
+    Verify {
+        /// Its name
+        name: String,
+        /// What becomes of differences
+        #[arg(long, value_enum, default_value_t = RepairWord::Report)]
+        repair: RepairWord,
+        /// Return at once; lockstep volume show tells how far it is
+        #[arg(long)]
+        no_wait: bool,
+        /// End one that runs
+        #[arg(long, conflicts_with_all = ["repair", "no_wait"])]
+        stop: bool,
+    },
+    /// After a split brain: one node's copy is the one; what the other wrote apart is lost
+    Resolve {
+        /// Its name
+        name: String,
+        /// The node whose copy is kept, by number or name
+        #[arg(long, value_name = "NODE")]
+        keep: String,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
         #[arg(long, value_name = "NAME")]
-        confirm: String,
+        confirm: Option<String>,
+    },
+    /// Serve this node's copy although nobody knows whether it is the newest: only if the node or
+    /// disk that it waits for will never return
+    ForceActivate {
+        /// Its name
+        name: String,
+        /// Its name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+        /// Even a copy in the middle of a resync, a mixture of old and new blocks
+        #[arg(long)]
+        may_be_corrupt: bool,
     },
     /// Take a volume out of service for good; its images stay where they are
     Delete {
@@ -221,6 +281,113 @@ impl From<StrategyWord> for Strategy {
             StrategyWord::Majority => Self::Majority,
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum PriorityWord {
+    /// Initiators' latency stays within 1.5 times what it is without a resync
+    Low,
+    /// Within twice
+    Normal,
+    /// Within four times
+    High,
+    /// What resync.priority in each node's lockstep.toml says
+    Node,
+}
+
+impl From<PriorityWord> for Option<Priority> {
+    fn from(word: PriorityWord) -> Self {
+        match word {
+            PriorityWord::Low => Some(Priority::Low),
+            PriorityWord::Normal => Some(Priority::Normal),
+            PriorityWord::High => Some(Priority::High),
+            PriorityWord::Node => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum RepairWord {
+    /// They are reported
+    Report,
+    /// They are rewritten from the copy of the node that orders writes
+    Owner,
+    /// They are rewritten from node 1's copy
+    Node1,
+    /// They are rewritten from node 2's copy
+    Node2,
+}
+
+impl From<RepairWord> for Repair {
+    fn from(word: RepairWord) -> Self {
+        match word {
+            RepairWord::Report => Self::Report,
+            RepairWord::Owner => Self::Owner,
+            RepairWord::Node1 => Self::Node1,
+            RepairWord::Node2 => Self::Node2,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReplicaVerb {
+    /// Give a volume whose only copy is on this node a second one on the other node
+    Add {
+        /// The volume
+        volume: String,
+        /// A file or block device of the other node (default: VOLUME.img in its first directory)
+        #[arg(long, value_name = "PATH")]
+        image: Option<String>,
+    },
+    /// Give up the other node's copy; its image stays there
+    Remove {
+        /// The volume
+        volume: String,
+        /// The node whose copy is given up, by number or name
+        #[arg(long, value_name = "NODE")]
+        node: String,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+    /// Replace this node's copy, which is lost or whose disk failed, by a blank one; all of it is
+    /// then compared with the other node's
+    Replace {
+        /// The volume
+        volume: String,
+        /// Another file or block device of this node (default: the one that it had)
+        #[arg(long, value_name = "PATH")]
+        image: Option<String>,
+        /// The volume's name once more, to show that it is meant (default: it is asked for)
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Take this node out of service for a while, without an error for initiators
+    #[command(subcommand)]
+    Maintenance(MaintenanceVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaintenanceVerb {
+    /// Lead initiators to the other node, hand every volume over, and serve nothing until told
+    Enter {
+        /// The node that is meant (default: the one whose daemon is asked); another one is refused
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// This node's name: even if the other node cannot serve some of the volumes
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+    /// Serve again, once the copies here are brought up to date
+    Leave {
+        /// The node that is meant (default: the one whose daemon is asked); another one is refused
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,10 +3,15 @@
 
 mod account;
 mod args;
+mod certificate;
 mod config;
+mod confirm;
+mod decisions;
 mod demo;
 mod events;
+mod node;
 mod output;
+mod replica;
 mod session;
 mod status;
 mod volume;
@@ -57,6 +62,7 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let config = lockstep_daemon::witness::WitnessConfig::load(&witness.config)?;
             lockstep_daemon::witness::run(&config)?;
         }
+        Command::Certificate(certificate) => certificate::run(&certificate, json)?,
         Command::Demo(demo) => {
             log_to_stderr(&arguments.log);
             return demo::run(demo);
@@ -64,6 +70,8 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Volume(verb) => volume::run(&client, verb, json)?,
         Command::Status => status::run(&client, json)?,
         Command::Events(which) => events::run(&client, &which, json)?,
+        Command::Replica(verb) => replica::run(&client, verb, json)?,
+        Command::Node(verb) => node::run(&client, verb, json)?,
         Command::Session(verb) => session::run(&client, &verb, json)?,
         Command::Account(verb) => account::run(&client, verb, json)?,
         Command::Config(verb) => config::run(&client, verb, json)?,

@@ -2,7 +2,8 @@
 
 use crate::{output, volume};
 use lockstep_api::Client;
-use lockstep_api::status::{Level, Partner, Status, Witness};
+use lockstep_api::quantity::Size;
+use lockstep_api::status::{Level, Partner, PathStatus, Status, Witness};
 
 pub(crate) fn run(client: &Client, json: bool) -> anyhow::Result<()> {
     let status = client.status()?;
@@ -40,11 +41,7 @@ fn screen(status: &Status) -> String {
     ));
     lines.push(format!("partner   {}", partner(&status.partner)));
     for path in &status.partner.paths {
-        let state = if path.up {
-            "up".into()
-        } else {
-            format!("down: {}", path.error)
-        };
+        let state = path_state(path);
         lines.push(format!(
             "  {:9} {} - {}  {state}",
             path.kind, path.local, path.remote
@@ -66,6 +63,36 @@ fn screen(status: &Status) -> String {
         screen.push_str(&volume::table(&status.volumes));
     }
     screen
+}
+
+/// Whether a path works, since when, how fast, and what went over it.
+fn path_state(path: &PathStatus) -> String {
+    let since = path
+        .changed_s
+        .map_or_else(String::new, |age| format!(" for {}", output::duration(age)));
+    let traffic = format!(
+        "{} out, {} in",
+        Size(path.sent_bytes).rounded(),
+        Size(path.received_bytes).rounded()
+    );
+    if !path.up {
+        return format!("down{since}: {}", path.error);
+    }
+    let mut facts = vec![format!("up{since}")];
+    if let Some(time) = path.round_trip_us {
+        facts.push(format!("{}.{:02} ms", time / 1000, time % 1000 / 10));
+    }
+    if path.kind == "sync" {
+        facts.push(format!("{} data connections", path.channels));
+    }
+    facts.push(traffic);
+    if let Some(mtu) = &path.mtu {
+        facts.push(match mtu.warning.is_empty() {
+            true => format!("MTU {}", mtu.here),
+            false => format!("MTU {} here, {} there: WRONG", mtu.here, mtu.there),
+        });
+    }
+    facts.join(", ")
 }
 
 fn mark(level: Level) -> &'static str {
@@ -123,7 +150,7 @@ fn partner(partner: &Partner) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockstep_api::status::{Concern, PathStatus};
+    use lockstep_api::status::Concern;
 
     #[test]
     fn the_screen_begins_with_the_verdict_and_what_to_do() {
@@ -141,12 +168,15 @@ mod tests {
                 name: "b\x1b]0;x".into(),
                 up: false,
                 heartbeat_age_ms: Some(12_345),
+                certificates_taken: 0,
+                certificates_refused: 0,
                 paths: vec![PathStatus {
                     kind: "sync".into(),
                     local: "10.0.0.1:7401".into(),
                     remote: "10.0.0.2:7401".into(),
                     up: false,
                     error: "connection refused".into(),
+                    ..PathStatus::default()
                 }],
             },
             ..Status::default()

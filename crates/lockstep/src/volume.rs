@@ -1,11 +1,13 @@
 //! `lockstep volume …`
 
 use crate::args::{Access, CreateArguments, VolumeVerb};
-use crate::{config, output};
+use crate::{config, decisions, output};
 use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use lockstep_api::Client;
 use lockstep_api::quantity::Size;
+use lockstep_api::resync::Pace;
+use lockstep_api::verify::{Repair, Verify};
 use lockstep_api::volume::{CreateVolume, Progress, SetAccess, Volume};
 use std::time::{Duration, Instant};
 
@@ -27,9 +29,25 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
         VolumeVerb::Strategy { name, strategy } => {
             config::changed(&client.set_strategy(&name, strategy.into())?, json)
         }
-        VolumeVerb::Keep { name, confirm } => {
-            config::changed(&client.keep_volume(&name, &confirm)?, json)
+        VolumeVerb::Resolve {
+            name,
+            keep,
+            confirm,
+        } => decisions::resolve(client, &name, &keep, confirm, json),
+        VolumeVerb::ForceActivate {
+            name,
+            confirm,
+            may_be_corrupt,
+        } => decisions::force_activate(client, &name, confirm, may_be_corrupt, json),
+        VolumeVerb::Resync { name, priority } => {
+            config::changed(&client.set_priority(&name, priority.into())?, json)
         }
+        VolumeVerb::Verify {
+            name,
+            repair,
+            no_wait,
+            stop,
+        } => verify(client, &name, repair.into(), no_wait, stop, json),
         VolumeVerb::Delete { name, confirm } => {
             config::changed(&client.delete_volume(&name, &confirm)?, json)
         }
@@ -171,6 +189,96 @@ fn strategy(volume: &Volume) -> String {
     format!("{} (still {})", asked.word(), now.word())
 }
 
+/// Starts a verification, waits for its end and says what it found. Differences that are left are
+/// a failure.
+fn verify(
+    client: &Client,
+    name: &str,
+    repair: Repair,
+    no_wait: bool,
+    stop: bool,
+    json: bool,
+) -> anyhow::Result<()> {
+    if stop {
+        return config::changed(&client.stop_verifying(name)?, json);
+    }
+    let changed = client.verify_volume(name, repair)?;
+    if no_wait {
+        return config::changed(&changed, json);
+    }
+    // What the node shows is a moment old.
+    let begun = Instant::now();
+    let found = loop {
+        std::thread::sleep(POLL_EVERY);
+        let verify = client.volume(name)?.verify.unwrap_or_default();
+        if !verify.running && begun.elapsed() > POLL_EVERY * 3 {
+            break verify;
+        }
+    };
+    if json {
+        output::json(&found)?;
+    } else {
+        output::line(&verified(&found))?;
+    }
+    if !found.complete {
+        bail!("volume {name} was not compared to its end; lockstep volume show {name} says why");
+    }
+    if found.differing > found.repaired {
+        bail!(
+            "volume {name}: {} pieces of 64 KiB differ; lockstep events names them; find out which \
+             copy is right, then: lockstep volume verify {name} --repair node1 (or node2)",
+            found.differing - found.repaired
+        );
+    }
+    Ok(())
+}
+
+/// `64 GiB of 100 GiB compared; 2 pieces of 64 KiB differed, 2 of them rewritten`.
+fn verified(verify: &Verify) -> String {
+    let unreadable = match verify.unreadable {
+        0 => String::new(),
+        pieces => format!("; {pieces} could not be read in one copy"),
+    };
+    format!(
+        "{} of {} compared{}; {} pieces of 64 KiB differed, {} of them rewritten{unreadable}",
+        Size(verify.done).rounded(),
+        Size(verify.total).rounded(),
+        if verify.running { ", it goes on" } else { "" },
+        verify.differing,
+        verify.repaired,
+    )
+}
+
+/// `41.5 %, 12 s left, 210 MiB/s, priority normal`.
+fn resync(volume: &Volume, how_far: &Progress) -> String {
+    format!(
+        "{}, {}/s, priority {}",
+        progress(how_far),
+        Size(how_far.rate).rounded(),
+        volume.priority.word()
+    )
+}
+
+/// What holds a resync back, if anything does, and what initiators feel of it.
+fn pace(pace: &Pace) -> String {
+    let limit = pace
+        .limit
+        .map(|limit| format!(" (at most {}/s)", Size(limit).rounded()));
+    let latency = (pace.calm_us > 0 && pace.under_way_us > 0).then(|| {
+        format!(
+            "; 95 of 100 reads and writes within {} µs, without it {} µs",
+            pace.under_way_us, pace.calm_us
+        )
+    });
+    format!(
+        "{}: {}{}{}",
+        pace.phase,
+        pace.because,
+        limit.unwrap_or_default(),
+        latency.unwrap_or_default()
+    )
+}
+
 fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(volume);
@@ -201,7 +309,15 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         ("dirty", Size(volume.dirty).rounded()),
         ("sessions", volume.sessions.to_string()),
     ];
-    rows.extend(volume.resync.map(|p| ("resync", progress(&p))));
+    rows.extend(volume.resync.map(|p| ("resync", resync(volume, &p))));
+    rows.extend(volume.pace.as_ref().map(|it| ("because", pace(it))));
+    if volume.resync_restarts > 0 {
+        let times = volume.resync_restarts;
+        rows.push((
+            "stood still",
+            format!("{times} times; it was begun anew each time"),
+        ));
+    }
     if volume.resync_compared > 0 {
         let text = format!(
             "{} compared, {} of it copied; {} full (from this node, since its daemon started)",
@@ -212,6 +328,14 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         rows.push(("resynced", text));
     }
     rows.extend(volume.provisioning.map(|p| ("provisioning", progress(&p))));
+    rows.extend(volume.verify.as_ref().map(|it| ("verified", verified(it))));
+    if volume.unreadable > 0 || volume.repaired > 0 {
+        let text = format!(
+            "{} reads found unreadable blocks on this node, {} repairs from the other one",
+            volume.unreadable, volume.repaired
+        );
+        rows.push(("this disk", text));
+    }
     for replica in &volume.replicas {
         let owner = if volume.owner == replica.node {
             ", owner"

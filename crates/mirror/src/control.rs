@@ -115,6 +115,55 @@ pub struct VolumeSpec {
     pub incarnation: Incarnation,
 }
 
+/// How a resync and the initiators share a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
+pub struct Pacing {
+    /// How much the 95th percentile of initiators' latency may be of what it is without a resync,
+    /// in percent; 0: no bound.
+    pub factor_percent: u32,
+    /// Bytes a second that a resync is never held below.
+    pub floor: u64,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self {
+            factor_percent: 200,
+            floor: 32 << 20,
+        }
+    }
+}
+
+/// What becomes of differences that a verification finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
+pub enum Repair {
+    /// They are reported.
+    #[default]
+    Report,
+    /// The owner's copy is right.
+    Owner,
+    /// That node's copy is right.
+    Node(NodeId),
+}
+
+/// What a verification found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
+pub struct Verified {
+    /// Whether all of the volume was compared.
+    pub complete: bool,
+    /// Bytes compared.
+    pub done: u64,
+    /// Pieces of 64 KiB that differed.
+    pub differing: u64,
+    /// Pieces among them that were rewritten.
+    pub repaired: u64,
+    /// Pieces that could not be read in one of the copies; what the other one has was rewritten.
+    pub unreadable: u64,
+}
+
 /// `Node` to a volume's data path. Each order supersedes the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
@@ -182,6 +231,15 @@ pub enum ToVolume {
         /// Answered by then, whatever is left.
         by: Time,
     },
+    /// As the owner with both members in step: compare both copies. Ended by `Verified`.
+    Verify {
+        /// What becomes of differences.
+        repair: Repair,
+    },
+    /// End a verification.
+    EndVerify,
+    /// How fast resyncs may go from now on; needs no answer and changes nothing else.
+    Pace(Pacing),
     /// Flush, and if nothing is uncommitted clear the intents. Answered by `Closed`.
     Close {
         /// The partner serves alone, and whatever may differ between the copies is durably marked
@@ -200,6 +258,12 @@ pub enum FromVolume {
         dirty: u64,
         /// Regions with a set intent.
         intents: u32,
+    },
+    /// So many sectors of intents or pages of dirty bits were damaged or of another place: all
+    /// that they stand for counts as different. Said before `Opened`.
+    Damaged {
+        /// Sectors and pages.
+        parts: u32,
     },
     /// Nothing is admitted, acknowledged or granted any more.
     Suspended,
@@ -248,6 +312,20 @@ pub enum FromVolume {
         /// Whether the next start has nothing to compare.
         clean: bool,
     },
+    /// Blocks that could not be read here, or that differed, were rewritten from the partner.
+    Repaired {
+        /// Where.
+        extent: Extent,
+    },
+    /// A verification found a difference, the first ones of each.
+    Differs {
+        /// Where: whole pieces of 64 KiB.
+        extent: Extent,
+    },
+    /// A verification has ended.
+    Verified(Verified),
+    /// A copy stood still for no reason that has a name, and was begun anew.
+    ResyncRestarted,
     /// A block could not be read here. Counted, named in the events.
     Unreadable {
         /// Where.

@@ -4,9 +4,10 @@
 use crate::control::{Incarnation, NodeId, Time, VolumeId};
 use crate::decide::Record;
 use crate::fields::Fields;
+use crate::membership::Left;
 use crate::membership::report::Report;
 use crate::register::{Ballot, Message};
-use crate::superblock::{HISTORY_LEN, Past, RawConfiguration, RawPast};
+use crate::superblock::{HISTORY_LEN, Lineage, Past, RawConfiguration, RawPast};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -22,6 +23,8 @@ pub const CHUNK_LEN: usize = 32 << 10;
 
 const HEARTBEAT: u16 = 0x100;
 const HEARTBEAT_ACK: u16 = 0x101;
+const CERTIFICATE: u16 = 0x102;
+const CERTIFICATE_ANSWER: u16 = 0x103;
 const REPORT: u16 = 0x110;
 const REGISTER: u16 = 0x120;
 const FORGET: u16 = 0x121;
@@ -29,6 +32,8 @@ const POOL_STATE: u16 = 0x130;
 const POOL_CHUNK: u16 = 0x131;
 const ASK_INITIATORS: u16 = 0x140;
 const INITIATORS: u16 = 0x141;
+/// Volumes of one certificate; of more there are several.
+pub const MAX_CERTIFIED: usize = 1024;
 /// Longest iSCSI name in bytes (RFC 7143 §4.2.7.1).
 pub const MAX_NAME: usize = 223;
 
@@ -86,6 +91,14 @@ pub enum ControlFrame {
         number: u64,
         /// Volumes and epochs promised.
         promises: Vec<(VolumeId, u64)>,
+    },
+    /// The run that the sender's hello names has ended, all its I/O on these volumes too; what it
+    /// left of them.
+    Certificate(Vec<Left>),
+    /// Whether that run is the one that the answering node last met.
+    CertificateAnswer {
+        /// It is, and is taken for dead.
+        taken: bool,
     },
     /// The state of one volume.
     Report(Report),
@@ -146,6 +159,19 @@ struct RawPromise {
 
 #[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
+struct RawLeft {
+    volume: U128,
+    epoch: U64,
+    generation: U128,
+    flags: U32,
+    reserved: [u8; 4],
+}
+
+/// The copy has no open record, and nothing is wrong with it.
+const PLAIN: u32 = 1;
+
+#[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
 struct RawMessage {
     volume: U128,
     ballot: U64,
@@ -174,6 +200,7 @@ struct RawReport {
     with: U64,
     base: U64,
     ballot: U64,
+    dirty: U64,
     offer: U32,
     following: U32,
     node: u8,
@@ -183,8 +210,9 @@ struct RawReport {
     value: RawConfiguration,
 }
 
-const _: () = assert!(size_of::<RawReport>() == 184 && size_of::<RawMessage>() == 72);
+const _: () = assert!(size_of::<RawReport>() == 192 && size_of::<RawMessage>() == 72);
 const _: () = assert!(size_of::<RawPromise>() == 24 && size_of::<RawVersion>() == 24);
+const _: () = assert!(size_of::<RawLeft>() == 48 && MAX_CERTIFIED * 48 <= MAX_PAYLOAD);
 
 const BLANK: u32 = 1;
 const CREATE: u32 = 1 << 1;
@@ -200,6 +228,8 @@ const YIELDS: u32 = 1 << 10;
 const STOPPING: u32 = 1 << 11;
 const KEEP: u32 = 1 << 12;
 const SETTLED: u32 = 1 << 13;
+const GIVE_UP: u32 = 1 << 14;
+const LEAVES: u32 = 1 << 15;
 
 impl From<PoolVersion> for RawVersion {
     fn from(it: PoolVersion) -> Self {
@@ -253,6 +283,23 @@ impl ControlFrame {
                     };
                     payload.extend_from_slice(raw.as_bytes());
                 }
+            }
+            Self::Certificate(volumes) => {
+                fields.kind = CERTIFICATE;
+                for left in volumes {
+                    let raw = RawLeft {
+                        volume: left.volume.0.into(),
+                        epoch: left.lineage.epoch.into(),
+                        generation: left.lineage.generation.into(),
+                        flags: (if left.plain { PLAIN } else { 0 }).into(),
+                        reserved: [0; 4],
+                    };
+                    payload.extend_from_slice(raw.as_bytes());
+                }
+            }
+            Self::CertificateAnswer { taken } => {
+                fields.kind = CERTIFICATE_ANSWER;
+                fields.flags = u16::from(*taken);
             }
             Self::Report(report) => {
                 fields.kind = REPORT;
@@ -341,6 +388,22 @@ impl ControlFrame {
                     promises: promises.iter().map(promise).collect(),
                 }
             }
+            CERTIFICATE => {
+                let volumes = <[RawLeft]>::ref_from_bytes(payload).map_err(|_| misfit())?;
+                let left = |it: &RawLeft| Left {
+                    volume: VolumeId(it.volume.get()),
+                    lineage: Lineage {
+                        epoch: it.epoch.get(),
+                        generation: it.generation.get(),
+                    },
+                    plain: it.flags.get() & PLAIN != 0,
+                };
+                Self::Certificate(volumes.iter().map(left).collect())
+            }
+            CERTIFICATE_ANSWER if payload.is_empty() => Self::CertificateAnswer {
+                taken: fields.flags & 1 != 0,
+            },
+            CERTIFICATE_ANSWER => return Err(misfit()),
             REPORT => Self::Report(decode_report(payload).ok_or_else(misfit)?),
             REGISTER => {
                 let messages = <[RawMessage]>::ref_from_bytes(payload).map_err(|_| misfit())?;
@@ -451,12 +514,14 @@ fn encode_report(report: &Report) -> Vec<u8> {
         (record.split_brain, SPLIT_BRAIN),
         (record.wrote, WROTE),
         (record.keep, KEEP),
+        (record.give_up, GIVE_UP),
         (record.with.is_some(), HAS_WITH),
         (report.serving, SERVING),
         (report.settled, SETTLED),
         (report.demands, DEMANDS),
         (report.yields, YIELDS),
         (report.stopping, STOPPING),
+        (report.leaves, LEAVES),
     ] {
         flags |= if set { bit } else { 0 };
     }
@@ -470,6 +535,7 @@ fn encode_report(report: &Report) -> Vec<u8> {
         with: record.with.map_or(0, |it| it.0).into(),
         base: record.base.into(),
         ballot: report.ballot.0.into(),
+        dirty: report.dirty.into(),
         offer: report.offer.into(),
         following: report.following.into(),
         node: record.node.0,
@@ -508,6 +574,7 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
             split_brain: flag(SPLIT_BRAIN),
             wrote: flag(WROTE),
             keep: flag(KEEP),
+            give_up: flag(GIVE_UP),
             configuration: raw.configuration.into(),
             prepared: raw.prepared.get(),
             history: history.iter().map(Past::from).collect(),
@@ -521,6 +588,8 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
         demands: flag(DEMANDS),
         yields: flag(YIELDS),
         stopping: flag(STOPPING),
+        leaves: flag(LEAVES),
+        dirty: raw.dirty.get(),
         offer: raw.offer.get(),
         following: raw.following.get(),
     })

@@ -135,6 +135,43 @@ pub enum DataFrame {
         step: u64,
         /// One bit a piece.
         pieces: u64,
+        /// This side could not read it.
+        unreadable: bool,
+    },
+    /// Owner: send these blocks as you hold them.
+    AskBlocks {
+        /// Names the request.
+        id: u64,
+        /// Which bytes.
+        extent: Extent,
+    },
+    /// Replica: here they are.
+    Blocks {
+        /// The request.
+        id: u64,
+        /// Which bytes.
+        extent: Extent,
+        /// The blocks.
+        payload: Payload,
+    },
+    /// Replica: they cannot be read here.
+    NoBlocks {
+        /// The request.
+        id: u64,
+    },
+    /// Replica: these blocks cannot be read here; write them anew.
+    AskMend {
+        /// Names the request.
+        id: u64,
+        /// Which bytes.
+        extent: Extent,
+    },
+    /// Owner: they were written anew, or cannot be read here either.
+    Mended {
+        /// The request.
+        id: u64,
+        /// They were written.
+        good: bool,
     },
 }
 
@@ -159,6 +196,11 @@ const ASK_BITS: u16 = 0x50;
 const BITS: u16 = 0x51;
 const HASHES: u16 = 0x52;
 const DIFFERS: u16 = 0x53;
+const ASK_BLOCKS: u16 = 0x54;
+const BLOCKS: u16 = 0x55;
+const NO_BLOCKS: u16 = 0x56;
+const ASK_MEND: u16 = 0x57;
+const MENDED: u16 = 0x58;
 
 /// The five operations, added to `APPLY` or `FORWARD`.
 const WRITE: u16 = 0;
@@ -169,19 +211,36 @@ const STATE: u16 = 4;
 
 /// Flag of `Ready`.
 const ANSWER: u16 = 1;
+/// Flag of `Differs`: it could not be read.
+const UNREADABLE: u16 = 1;
+/// Flag of `Mended`: it was written anew.
+const GOOD: u16 = 1;
 /// Flag of an operation: durable before it is answered.
 const FUA: u16 = 1;
 
 /// Whether a frame of this kind carries blocks, received into a buffer, rather than bytes.
 #[must_use]
 pub const fn blocks_follow(kind: u16) -> bool {
-    matches!(kind, 0x10 | 0x13 | 0x20 | 0x23)
+    matches!(kind, 0x10 | 0x13 | 0x20 | 0x23 | BLOCKS)
 }
 
-/// Whether this kind is a forward: the one frame with blocks that its receiver may refuse.
+/// Whether this kind is a forward.
 #[must_use]
 pub const fn is_forward(kind: u16) -> bool {
     matches!(kind, 0x20..=0x24)
+}
+
+/// Whether the receiver may do without the blocks of this kind: a forward is refused, and what was
+/// asked for is asked for again. Other blocks have to be waited for.
+#[must_use]
+pub const fn may_be_refused(kind: u16) -> bool {
+    is_forward(kind) || kind == BLOCKS
+}
+
+/// Whether this kind brings blocks that were asked for.
+#[must_use]
+pub const fn is_blocks(kind: u16) -> bool {
+    kind == BLOCKS
 }
 
 /// A frame that an honest partner of this version never sends. It is counted and ignored.
@@ -378,17 +437,54 @@ impl DataFrame {
                 };
                 return FrameBody::Bytes(hashes);
             }
-            Self::Differs { step, pieces } => {
+            Self::Differs {
+                step,
+                pieces,
+                unreadable,
+            } => {
                 *fields = Fields {
                     kind: DIFFERS,
+                    flags: if unreadable { UNREADABLE } else { 0 },
                     seq: step,
                     aux: pieces,
+                    ..*fields
+                }
+            }
+            Self::AskBlocks { id, extent } => place(fields, ASK_BLOCKS, id, extent),
+            Self::AskMend { id, extent } => place(fields, ASK_MEND, id, extent),
+            Self::Blocks {
+                id,
+                extent,
+                payload,
+            } => {
+                place(fields, BLOCKS, id, extent);
+                return FrameBody::Blocks(payload);
+            }
+            Self::NoBlocks { id } => {
+                *fields = Fields {
+                    kind: NO_BLOCKS,
+                    seq: id,
+                    ..*fields
+                }
+            }
+            Self::Mended { id, good } => {
+                *fields = Fields {
+                    kind: MENDED,
+                    flags: if good { GOOD } else { 0 },
+                    seq: id,
                     ..*fields
                 }
             }
         }
         FrameBody::None
     }
+}
+
+fn place(fields: &mut Fields, kind: u16, id: u64, extent: Extent) {
+    fields.kind = kind;
+    fields.seq = id;
+    fields.offset = extent.offset;
+    fields.length = extent.len;
 }
 
 /// Who sent a frame, and in which epoch.

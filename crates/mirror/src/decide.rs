@@ -33,6 +33,8 @@ pub struct Record {
     pub split_brain: bool,
     /// After a split brain, a person chose this copy to be kept.
     pub keep: bool,
+    /// After a split brain, a person chose the other node's copy.
+    pub give_up: bool,
     /// See [`Superblock::wrote`].
     pub wrote: bool,
     /// See [`Superblock::configuration`].
@@ -64,6 +66,7 @@ impl Record {
             disk_failed: superblock.disk_failed,
             split_brain: superblock.split_brain,
             keep: false,
+            give_up: false,
             wrote: superblock.wrote,
             configuration: superblock.configuration,
             prepared: superblock.prepared,
@@ -203,9 +206,10 @@ pub fn decide_preferring(
         (true, false) => source(a, b, &truth),
         (false, true) => source(b, a, &truth),
         (true, true) => {
+            // A copy that is inconsistent does not resume, whatever record it has open besides.
             let adopted = [a, b]
                 .iter()
-                .all(|it| it.configuration.lineage() == truth.lineage());
+                .all(|it| it.configuration.lineage() == truth.lineage() && !it.inconsistent);
             let together = a.with == Some(b.incarnation) && b.with == Some(a.incarnation);
             if adopted && together && prefer.is_none() {
                 return Plan::Resume;
@@ -226,8 +230,11 @@ pub fn decide_preferring(
 /// Row 2, once it is on record: nothing is paired until a person keeps one copy, whose line then
 /// takes in the other's. `None`: there is no split, or it was resolved so.
 fn split(a: &Record, b: &Record) -> Option<Plan> {
-    let fit =
-        |it: &Record| it.keep && !it.inconsistent && !it.disk_failed && it.configuration.epoch > 0;
+    // The choice may have been told to either node.
+    let fit = |it: &Record, other: &Record| {
+        let chosen = it.keep || other.give_up;
+        chosen && !it.inconsistent && !it.disk_failed && it.configuration.epoch > 0
+    };
     let resolved = match (a.split_brain, b.split_brain) {
         (false, false) => true,
         (true, false) => b.remembers(a.configuration.lineage()),
@@ -237,7 +244,7 @@ fn split(a: &Record, b: &Record) -> Option<Plan> {
     if resolved {
         return None;
     }
-    let (from, to) = match (fit(a), fit(b)) {
+    let (from, to) = match (fit(a, b), fit(b, a)) {
         (true, false) => (a, b),
         (false, true) => (b, a),
         _ => return Some(Plan::SplitBrain),

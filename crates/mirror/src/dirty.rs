@@ -277,11 +277,13 @@ impl Dirty {
     }
 
     /// Takes in what the disk holds of the pages from `first` on. A page whose CRC is wrong marks
-    /// all of its chunks.
-    pub fn load(&mut self, first: u64, bytes: &[u8]) {
+    /// all of its chunks. Gives how many those were.
+    pub fn load(&mut self, first: u64, bytes: &[u8]) -> u32 {
+        let mut damaged = 0;
         for (page, content) in (first..dirty_pages(self.size)).zip(bytes.chunks_exact(4096)) {
             let (covered, crc) = content.split_at(COVERED);
             let good = crc == page_crc(self.volume, page, covered).to_be_bytes();
+            damaged += u32::from(!good);
             let start = page * CHUNKS_PER_PAGE;
             if good {
                 let generation = covered[BITS_LEN..BITS_LEN + 8]
@@ -296,6 +298,7 @@ impl Dirty {
                 self.changed.insert(page);
             }
         }
+        damaged
     }
 
     /// Wants every page written: a new metadata area.

@@ -4,7 +4,7 @@
 //! [`Opener`] checks them on the other side. Both come out of the handshake in `hello`.
 
 use crate::fields::Fields;
-use crate::hello::VERSION;
+use crate::hello::{VERSION, older};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -68,7 +68,9 @@ pub enum FrameError {
     Magic,
     /// Sent by another version of the protocol.
     #[error(
-        "partner frame of protocol version {0}, this node speaks {VERSION}: run the same release on both nodes"
+        "partner frame of protocol version {theirs}, this node speaks {VERSION}: {todo}",
+        theirs = .0,
+        todo = older(*.0)
     )]
     Version(u16),
     /// Damaged between the two nodes.

@@ -10,7 +10,7 @@ use zerocopy::network_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Version of the protocol between partners; both must speak the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 80;
 /// Bytes of a proof.
@@ -25,6 +25,8 @@ pub enum Purpose {
     Data,
     /// Heartbeats, register, membership, pool configuration; ends in `Node`.
     Control,
+    /// A death certificate, made after the run that the hello names has ended; ends in `Node`.
+    Certificate,
 }
 
 impl Purpose {
@@ -32,6 +34,7 @@ impl Purpose {
         match self {
             Self::Data => 1,
             Self::Control => 2,
+            Self::Certificate => 3,
         }
     }
 }
@@ -80,7 +83,9 @@ pub enum HelloError {
     Damaged,
     /// Another version.
     #[error(
-        "the peer speaks protocol version {0}, this node {VERSION}: run the same release on both nodes"
+        "the peer speaks protocol version {theirs}, this node {VERSION}: {todo}",
+        theirs = .0,
+        todo = older(*.0)
     )]
     OtherVersion(u16),
     /// Another pair.
@@ -164,6 +169,15 @@ impl Random {
     }
 }
 
+/// Whose release is to be upgraded where the peer speaks another version.
+pub(crate) const fn older(theirs: u16) -> &'static str {
+    if theirs > VERSION {
+        "upgrade Lockstep on this node, whose release is the older one"
+    } else {
+        "upgrade Lockstep on the peer's machine, whose release is the older one"
+    }
+}
+
 fn parse(bytes: &[u8; HELLO_LEN]) -> Result<Message, HelloError> {
     let theirs: Message = zerocopy::transmute!(*bytes);
     if theirs.magic != MAGIC {
@@ -212,6 +226,7 @@ pub struct Hello {
     secret: alloc::boxed::Box<[u8]>,
     mine: Message,
     theirs: Option<Message>,
+    certifiable: bool,
 }
 
 impl core::fmt::Debug for Hello {
@@ -251,7 +266,22 @@ impl Hello {
             secret: secret.into(),
             mine,
             theirs: None,
+            certifiable: false,
         }
+    }
+
+    /// The peer may be a certifier as well, which then says so in its hello.
+    #[must_use]
+    pub fn or_certifier(mut self) -> Self {
+        self.certifiable = true;
+        self
+    }
+
+    /// The peer's hello said that it brings a death certificate.
+    #[must_use]
+    pub fn meets_certifier(&self) -> bool {
+        let code = Purpose::Certificate.code();
+        self.theirs.as_ref().is_some_and(|it| it.purpose == code)
     }
 
     /// What this side sends as soon as it is connected.
@@ -287,7 +317,12 @@ impl Hello {
                 me: self.me.node.0,
             });
         }
-        if theirs.purpose != self.me.purpose.code() {
+        let due = match self.me.purpose {
+            Purpose::Certificate => Purpose::Control,
+            other => other,
+        };
+        let certifier = self.certifiable && theirs.purpose == Purpose::Certificate.code();
+        if theirs.purpose != due.code() && !certifier {
             return Err(HelloError::OtherPurpose);
         }
         let reply = self.derive(b"lockstep proof", self.me.node.0, &theirs);
@@ -454,6 +489,47 @@ mod tests {
     }
 
     #[test]
+    fn a_certifier_is_met_only_where_it_may_be() {
+        let certifier = || {
+            let side = Side {
+                purpose: Purpose::Certificate,
+                ..side(2)
+            };
+            Hello::new(side, NodeId(1), SECRET, [2; 32])
+        };
+        let met = shake(hello(1, SECRET), certifier()).map(|_| ());
+        assert_eq!(met.unwrap_err(), HelloError::OtherPurpose);
+        let mut a = hello(1, SECRET).or_certifier();
+        let mut b = certifier();
+        let (to_a, to_b) = (b.first(), a.first());
+        assert!(!a.meets_certifier());
+        let (proof_a, proof_b) = (a.received(&to_a).unwrap(), b.received(&to_b).unwrap());
+        assert!(a.meets_certifier() && !b.meets_certifier());
+        // The purpose is part of what is proved.
+        assert_eq!(
+            a.proof(&proof_b).unwrap().partner_incarnation,
+            Incarnation(102)
+        );
+        assert!(b.proof(&proof_a).is_ok());
+        // A certifier has nothing to say to another one, nor to a data connection.
+        assert_eq!(
+            certifier().received(
+                &Hello::new(
+                    Side {
+                        purpose: Purpose::Certificate,
+                        ..side(1)
+                    },
+                    NodeId(2),
+                    SECRET,
+                    [1; 32]
+                )
+                .first()
+            ),
+            Err(HelloError::OtherPurpose)
+        );
+    }
+
+    #[test]
     fn our_own_hello_and_proof_sent_back_are_refused() {
         let mut a = hello(1, SECRET);
         let first = a.first();
@@ -470,6 +546,11 @@ mod tests {
         let mut other = good;
         other[9] = 9;
         assert_eq!(a.received(&other), Err(HelloError::OtherVersion(9)));
+        let text = |version| alloc::format!("{}", HelloError::OtherVersion(version));
+        assert!(
+            text(VERSION + 1).contains("version 3, this node 2: upgrade Lockstep on this node")
+        );
+        assert!(text(VERSION - 1).contains("upgrade Lockstep on the peer's machine"));
         for bit in 80..HELLO_LEN * 8 {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -304,16 +304,18 @@ impl Intents {
     }
 
     /// Takes in what the disk holds of the sectors from `first` on. A sector whose CRC is wrong
-    /// sets all of its regions.
-    pub fn load(&mut self, first: u64, bytes: &[u8]) {
+    /// sets all of its regions. Gives how many those were.
+    pub fn load(&mut self, first: u64, bytes: &[u8]) -> u32 {
+        let mut damaged = 0;
         for (index, sector) in (first..).zip(bytes.chunks_exact(512)) {
             if index >= self.sectors.len() as u64 {
-                return;
+                return damaged;
             }
             let start = index * REGIONS_PER_SECTOR;
             let end = self.regions.min(start + REGIONS_PER_SECTOR);
             let (content, crc) = sector.split_at(508);
             let good = crc == sector_crc(self.volume, index, content).to_be_bytes();
+            damaged += u32::from(!good);
             let generation = if good {
                 read_u32(&content[BITS_LEN..])
             } else {
@@ -341,6 +343,7 @@ impl Intents {
                 }
             }
         }
+        damaged
     }
 
     /// What a new metadata area holds: every sector, nothing set.

@@ -20,8 +20,11 @@ use status::Rate;
 
 mod alone;
 mod common;
+mod ended;
 mod facts;
+mod force;
 mod idle;
+mod maintenance;
 mod majority;
 mod member;
 mod pairing;
@@ -35,6 +38,9 @@ mod terms;
 mod tests;
 mod votes;
 
+pub use ended::{Certified, Left};
+pub use force::ForceRefusal;
+pub use maintenance::Maintenance;
 pub use terms::{Asks, Contact, Output, Settings, Severity, Turn, Why};
 
 /// The control side of one volume on one node.
@@ -54,6 +60,11 @@ pub struct Membership {
     disk_failed: bool,
     /// A person chose this copy after a split brain.
     keep: bool,
+    /// A person chose the partner's.
+    give_up: bool,
+    /// A person decided that this copy is to be served whatever the partner holds.
+    force: Option<force::Force>,
+    maintenance: Maintenance,
     role: Role,
     path: Path,
     why: Why,
@@ -79,6 +90,8 @@ pub struct Membership {
     /// When it woke, or heard the partner again, after a time in which the partner may have gone
     /// alone.
     overslept: Option<Time>,
+    /// The run that a death certificate named, and when.
+    certified: Option<(Incarnation, Time)>,
     channel: Option<bool>,
     channel_since: Time,
     union_durable: bool,
@@ -138,6 +151,9 @@ impl Membership {
             lost_votes: durable.configuration.epoch > 0 && settings.partner.is_some() && !has_vote,
             disk_failed: durable.disk_failed,
             keep: false,
+            give_up: false,
+            force: None,
+            maintenance: Maintenance::Off,
             path: if refused.is_some() {
                 Path::Failed
             } else {
@@ -164,6 +180,7 @@ impl Membership {
             reached: None,
             reached_again: None,
             overslept: None,
+            certified: None,
             channel: None,
             channel_since: now,
             union_durable: false,
@@ -228,8 +245,14 @@ impl Membership {
         if self.stopping.is_some() {
             return self.step_stop(turn);
         }
+        if self.force.is_some() {
+            return self.step_force(turn);
+        }
         if self.durable.split_brain {
             return self.step_split(turn);
+        }
+        if self.is_aside() {
+            return self.step_aside(turn);
         }
         match self.role {
             Role::Idle => self.step_idle(turn),

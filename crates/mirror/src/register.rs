@@ -32,7 +32,7 @@ impl Ballot {
 }
 
 /// What an acceptor promised and accepted for one volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Vote {
     /// No lower ballot is answered any more.
     pub promised: Ballot,
@@ -43,7 +43,7 @@ pub struct Vote {
 }
 
 /// A message of the register, about one volume.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Message {
     /// Phase 1: promise to ignore lower ballots, and say what you accepted.
     Prepare {
@@ -110,7 +110,7 @@ struct RawVote {
 
 /// A node's votes for all volumes. What it answers may be sent only once the file that
 /// [`Acceptor::encode`] gives is durable.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub struct Acceptor {
     votes: BTreeMap<VolumeId, Vote>,
 }
@@ -218,7 +218,7 @@ impl Acceptor {
 }
 
 /// Where a round stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// Waiting for promises.
     Preparing,
@@ -231,7 +231,7 @@ pub enum Step {
 }
 
 /// One round: "if the value is `expect`, make it `new`", or a read that writes back what it finds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposal {
     /// Its number.
     pub ballot: Ballot,

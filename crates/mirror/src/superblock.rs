@@ -101,11 +101,22 @@ pub enum SuperblockError {
          restore the metadata file, or replace this replica and let it be copied from the other node"
     )]
     BothDamaged,
-    /// Written by a newer release.
+    /// Written by another release.
     #[error(
-        "the volume's metadata has format {0}, this release knows {FORMAT}: use the newer release"
+        "the volume's metadata has format {theirs}, this release knows {FORMAT}: {todo}; nothing was changed",
+        theirs = .0,
+        todo = other_release(*.0)
     )]
     Format(u16),
+}
+
+/// What to do about a format that is not ours.
+const fn other_release(theirs: u16) -> &'static str {
+    if theirs > FORMAT {
+        "upgrade Lockstep on this node, whose release is older than the disk's"
+    } else {
+        "start the release that wrote it, and upgrade step by step as its notes say"
+    }
 }
 
 /// What the two slots say.

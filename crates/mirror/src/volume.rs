@@ -21,10 +21,12 @@ mod forwards;
 mod frames;
 mod intake;
 mod links;
+mod mend;
 mod metadata;
 mod opening;
 mod orders;
 mod owner;
+mod pace;
 mod reads;
 mod replica;
 mod running;
@@ -36,10 +38,15 @@ mod target;
 mod tests;
 mod tokens;
 mod turn;
+mod verify;
+mod watchdog;
 mod window;
 
 pub use crate::data_frame::blocks_follow;
 pub use counts::{Counts, ResyncStatus, VolumeStatus};
+pub use pace::{PaceReason, PaceStatus};
+pub use verify::VerifyStatus;
+pub use watchdog::ResyncWait;
 
 use crate::control::{FromVolume, Incarnation, Time, ToVolume, VolumeSpec};
 use crate::dirty::Dirty;
@@ -98,8 +105,14 @@ enum Use {
     Closing,
     /// A step of a resync, at the source.
     Step(u64),
-    /// A comparison at the target.
+    /// A comparison at the target, or at a replica.
     Comparison(u64),
+    /// Blocks that the partner cannot read, or that differ.
+    Mend(u64),
+    /// Blocks that the owner asked for.
+    Asked(u64),
+    /// A step of a verification, at the owner.
+    Look(u64),
 }
 
 /// The data path of one volume on this node.
@@ -155,6 +168,13 @@ pub struct Volume {
     tick_at: Option<Time>,
     late_told: Time,
     counts: Counts,
+    pace: pace::Pace,
+    mends: mend::Mends,
+    /// Comparisons that the owner or a resync's source asked for.
+    comparisons: target::Comparisons,
+    verification: Option<verify::Verification>,
+    /// How the last one ended.
+    verified: Option<VerifyStatus>,
 }
 
 impl Volume {
@@ -206,6 +226,11 @@ impl Volume {
             tick_at: None,
             late_told: Time::ZERO,
             counts: Counts::default(),
+            pace: pace::Pace::default(),
+            mends: mend::Mends::default(),
+            comparisons: target::Comparisons::default(),
+            verification: None,
+            verified: None,
         }
     }
 
@@ -242,6 +267,9 @@ impl Volume {
         // began later was never pinged.
         let turn = &mut Turn { now, out };
         self.seen(turn);
+        if matches!(operation, Operation::Write { .. }) {
+            self.pace.entered(now, ticket);
+        }
         self.take_in(ticket, operation, received, turn);
         self.pump(turn);
     }
@@ -258,6 +286,7 @@ impl Volume {
     ) {
         let turn = &mut Turn { now, out };
         self.seen(turn);
+        self.pace.entered(now, ticket);
         self.take_read(ticket, extent, buffer, at, turn);
         self.pump(turn);
     }
@@ -305,6 +334,9 @@ impl Volume {
             Use::Closing => self.close_flushed(&result, turn),
             Use::Step(step) => self.step_done(step, result, turn),
             Use::Comparison(step) => self.comparison_done(step, result, turn),
+            Use::Mend(id) => self.mend_io_done(id, &result, turn),
+            Use::Asked(request) => self.asked_io_done(request, &result, turn),
+            Use::Look(step) => self.look_done(step, result, turn),
         }
         self.pump(turn);
     }
@@ -412,8 +444,13 @@ impl Volume {
         self.admit(turn);
         self.start_flushes(turn);
         self.read_again(turn);
+        self.advance_mends(turn);
+        self.advance_verification(turn);
         self.write_metadata(turn);
         self.tell_wanted(turn);
+        let steps = self.source().map_or(0, |source| source.steps.len());
+        self.pace.steps_now(turn.now, steps);
+        self.note_ends(turn.now, turn.out);
         self.plan_tick(turn.now);
     }
 

@@ -71,7 +71,7 @@ pub enum Io {
         /// How many.
         len: u32,
     },
-    /// Hashes of consecutive pieces: 16 bytes each (truncated SHA-256).
+    /// Hashes of consecutive pieces: 16 bytes each (truncated BLAKE3).
     Hash {
         /// The buffer.
         buffer: BufferId,

@@ -29,6 +29,13 @@ pub enum What {
         /// What.
         event: crate::witness::WitnessEvent,
     },
+    /// With the supervisor of a node's daemon.
+    Supervisor {
+        /// The node's host.
+        host: usize,
+        /// What.
+        event: crate::machine::certifier::SupervisorEvent,
+    },
     /// An initiator looks at its clock.
     Initiator {
         /// Its host.

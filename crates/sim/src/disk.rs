@@ -86,6 +86,13 @@ impl Disk {
         }
     }
 
+    /// The sector at `offset` holds something else than what was written there.
+    pub fn put_silently(&mut self, offset: u64, contents: &[u8; SECTOR]) {
+        let sector = number(offset) / SECTOR;
+        self.versions.remove(&sector);
+        self.put(sector, contents);
+    }
+
     /// A point in time: everything written until now.
     #[must_use]
     pub const fn point(&self) -> u64 {

@@ -14,12 +14,20 @@ pub enum Fault {
     Next,
     /// The daemon of a node is killed; its kernel lives on.
     Kill(usize),
+    /// The supervisor of a node certifies that a run has ended: the last one, or so many before.
+    Certify(usize, usize),
     /// A node loses its power: what was not flushed is lost.
     PowerCut(usize),
     /// The daemon of a node starts again (after a power cut, with its machine).
     Start(usize),
     /// A node is asked to stop in order.
     Stop(usize),
+    /// An operator has a node's copy served, for the other node is gone.
+    Force(usize),
+    /// An operator takes a node out of service, and puts it back.
+    Enter(usize),
+    /// See above.
+    Leave(usize),
     /// A node's process stands still for some milliseconds.
     Pause(usize, u64),
     /// One direction of a link between the nodes goes, and comes back.
@@ -34,12 +42,31 @@ pub enum Fault {
     Isolate(usize),
     /// See above.
     Rejoin(usize),
+    /// All links that carry data go, and come back; heartbeats go on over the others.
+    CutSync,
+    /// See above.
+    MendSync,
+    /// All links that carry heartbeats only go, and come back.
+    CutHeartbeats,
+    /// See above.
+    MendHeartbeats,
+    /// A link between the nodes takes long, and is as before.
+    SlowLink(usize),
+    /// See above.
+    NormalLink(usize),
     /// A random stream is reset.
     Reset,
+    /// A data channel is reset while something is on its way; so many more milliseconds one is
+    /// waited for.
+    ResetData(u64),
     /// A node's disks become slow, and normal again.
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// Some sectors of a node's disk cannot be read any more, until they are written.
+    Unreadable(usize),
+    /// What a node's disks are asked to read they do not answer for some milliseconds.
+    HangReads(usize, u64),
     /// The nodes are cut off from each other, in both directions (0) or in one (1, 2), and back.
     /// If the second number is not 0, nothing else is begun for so many milliseconds: one node
     /// then has to serve.
@@ -89,39 +116,59 @@ pub struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Kill,
+    CertifiedKill,
+    OldCertificate,
     PowerCut,
     BothDown,
     CrashLoop,
     Stop,
+    Maintenance,
+    Decide,
     Pause,
     LongPause,
     Cut,
     OneWay,
     Flap,
+    Sync,
+    Heartbeats,
+    SlowLink,
+    ResetData,
     CutPath,
     Isolate,
     Reset,
     SlowDisks,
+    HangReads,
+    Unreadable,
     Losses,
     Nap,
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 16] = [
+const KINDS: [Kind; 26] = [
     Kind::Kill,
+    Kind::CertifiedKill,
+    Kind::OldCertificate,
     Kind::PowerCut,
     Kind::BothDown,
     Kind::CrashLoop,
     Kind::Stop,
+    Kind::Maintenance,
+    Kind::Decide,
     Kind::Pause,
     Kind::LongPause,
     Kind::Cut,
     Kind::OneWay,
     Kind::Flap,
+    Kind::Sync,
+    Kind::Heartbeats,
+    Kind::SlowLink,
+    Kind::ResetData,
     Kind::CutPath,
     Kind::Isolate,
     Kind::Reset,
     Kind::SlowDisks,
+    Kind::HangReads,
+    Kind::Unreadable,
     Kind::Losses,
     Kind::Nap,
 ];
@@ -135,6 +182,8 @@ pub struct Situation {
     pub links: usize,
     /// How many of them pass in both directions.
     pub whole: usize,
+    /// How many of those carry heartbeats only.
+    pub whole_heartbeats: usize,
     /// Initiators.
     pub clients: usize,
     /// A node is cut off from everything.
@@ -217,6 +266,21 @@ impl Plan {
             Kind::Kill if now.running[node] => {
                 vec![(soon, Fault::Kill(node)), (long, Fault::Start(node))]
             }
+            Kind::CertifiedKill if now.running[node] => {
+                // At once, as a supervisor does; or so late that the next run has begun.
+                let late = prng.chance(200);
+                let after = if late {
+                    long + prng.millis(0, 5000)
+                } else {
+                    prng.millis(5, 300)
+                };
+                vec![
+                    (soon, Fault::Kill(node)),
+                    (after, Fault::Certify(node, 0)),
+                    (long, Fault::Start(node)),
+                ]
+            }
+            Kind::OldCertificate => vec![(soon, Fault::Certify(node, prng.index(3)))],
             Kind::PowerCut if now.running[node] && now.power_cut_allowed => {
                 vec![
                     (soon, Fault::PowerCut(node)),
@@ -251,6 +315,29 @@ impl Plan {
                     (long + Duration::from_secs(12), Fault::Start(node)),
                 ]
             }
+            Kind::Decide if now.running == [true; 2] && now.isolated.is_none() => {
+                // The other one goes on alone, and is gone as well when this one returns.
+                let alone = prng.millis(0, 9000);
+                let back = alone + prng.millis(10, 3000);
+                let force = back + prng.millis(2500, 20_000);
+                vec![
+                    (soon, Fault::Kill(node)),
+                    (alone, down(1 - node)),
+                    (back, Fault::Start(node)),
+                    (force, Fault::Force(node)),
+                    (force + prng.millis(10, 8000), Fault::Start(1 - node)),
+                ]
+            }
+            Kind::Maintenance if now.running == [true; 2] => {
+                // A restart in the middle, at times: the new version.
+                let mut faults = vec![(soon, Fault::Enter(node)), (long * 2, Fault::Leave(node))];
+                if prng.chance(500) {
+                    faults.push((long, Fault::Stop(node)));
+                    faults.push((long + Duration::from_secs(12), Fault::Start(node)));
+                    faults.push((long + Duration::from_secs(14), Fault::Leave(node)));
+                }
+                faults
+            }
             Kind::Pause if now.running[node] => {
                 vec![(soon, Fault::Pause(node, prng.between(10, 1500)))]
             }
@@ -281,6 +368,19 @@ impl Plan {
                 }
                 faults
             }
+            Kind::Sync if may_cut && (now.majority || now.whole_heartbeats > 0) => {
+                vec![(soon, Fault::CutSync), (long, Fault::MendSync)]
+            }
+            Kind::Heartbeats if may_cut && (1..now.whole).contains(&now.whole_heartbeats) => {
+                vec![(soon, Fault::CutHeartbeats), (long, Fault::MendHeartbeats)]
+            }
+            Kind::SlowLink => {
+                vec![
+                    (soon, Fault::SlowLink(link)),
+                    (long, Fault::NormalLink(link)),
+                ]
+            }
+            Kind::ResetData => vec![(soon, Fault::ResetData(500))],
             Kind::CutPath => {
                 let path = prng.index(now.clients * 2);
                 let directions: &[usize] = if prng.chance(500) { &[0, 1] } else { &[0] };
@@ -308,6 +408,23 @@ impl Plan {
                 (soon, Fault::SlowDisks(node)),
                 (long, Fault::NormalDisks(node)),
             ],
+            Kind::Unreadable => vec![(soon, Fault::Unreadable(node))],
+            Kind::HangReads => {
+                // The longer ones are for the watchdog of a resync: it should be at one.
+                let (after, ms) = match prng.chance(500) {
+                    true => (long, prng.between(31_000, 40_000)),
+                    false => (soon, prng.between(100, 5000)),
+                };
+                let hang = Fault::HangReads(node, ms);
+                match after {
+                    Duration::ZERO => vec![(soon, hang)],
+                    _ => vec![
+                        (soon, Fault::Kill(1 - node)),
+                        (after, Fault::Start(1 - node)),
+                        (after + prng.millis(0, 1500), hang),
+                    ],
+                }
+            }
             Kind::Losses => vec![(soon, Fault::Losses), (long, Fault::NoLosses)],
             Kind::Nap if !now.rested => {
                 // Intents of idle regions are let go after 30 s: a crash comes when they just were.
@@ -330,15 +447,24 @@ impl Fault {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kill(_) => "kills",
+            Self::Certify(..) => "certificates",
             Self::PowerCut(_) => "power cuts",
             Self::Start(_) => "starts",
             Self::Stop(_) => "orderly stops",
+            Self::Force(_) => "decisions by force",
+            Self::Enter(_) => "maintenance",
             Self::Pause(..) => "pauses",
             Self::Cut(..) => "sync links cut (one way each)",
             Self::CutPath(..) => "paths cut (one way each)",
             Self::Isolate(_) => "nodes cut off",
+            Self::CutSync => "all sync links cut",
+            Self::CutHeartbeats => "all heartbeat links cut",
+            Self::SlowLink(_) => "links slow",
+            Self::ResetData(_) => "data channels reset under way",
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
+            Self::Unreadable(_) => "sectors become unreadable",
+            Self::HangReads(..) => "disks that hang",
             Self::Losses => "links lossy",
             Self::Nap(_) => "initiators at rest",
             Self::Part(0, _) => "nodes parted",
@@ -355,6 +481,10 @@ impl Fault {
             Self::Next
             | Self::Mend(..)
             | Self::MendPath(..)
+            | Self::MendSync
+            | Self::MendHeartbeats
+            | Self::NormalLink(_)
+            | Self::Leave(_)
             | Self::Rejoin(_)
             | Self::Reunite
             | Self::MendWitness(..)
@@ -374,6 +504,7 @@ mod tests {
         running: [true; 2],
         links: 3,
         whole: 3,
+        whole_heartbeats: 1,
         clients: 1,
         isolated: None,
         rested: false,
@@ -405,7 +536,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 13), (true, 24)] {
+        for (witness, kinds) in [(false, 22), (true, 33)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -141,6 +141,45 @@ impl Ledger {
         self.sectors.iter().filter_map(check).collect()
     }
 
+    /// A ledger of a disk that now holds these stamps, whatever was done before; what it holds was
+    /// written in this history or in that other one. Writes of this one that were not answered may
+    /// still take effect.
+    #[must_use]
+    pub fn beginning_with(
+        &self,
+        at: Moment,
+        other: Option<&Self>,
+        held: impl Fn(u64) -> Stamp,
+    ) -> Self {
+        let mut next = Self::new();
+        let open = |stamp: &Stamp| {
+            let write = self.writes.get(stamp);
+            write.is_some_and(|write| write.ended.is_none() && !write.refused)
+        };
+        let histories = [Some(self), other];
+        for ledger in histories.into_iter().flatten() {
+            for (&sector, history) in &ledger.sectors {
+                let now = held(sector);
+                for stamp in history.writes.iter().copied() {
+                    let mut write = ledger.writes[&stamp];
+                    let listed = &mut next.sectors.entry(sector).or_default().writes;
+                    if listed.contains(&stamp) || !open(&stamp) && stamp != now {
+                        continue;
+                    }
+                    if open(&stamp) {
+                        write = self.writes[&stamp];
+                    } else {
+                        // As if it had been written at this moment.
+                        (write.began, write.ended, write.refused) = (at, Some(at), false);
+                    }
+                    listed.push(stamp);
+                    next.writes.insert(stamp, write);
+                }
+            }
+        }
+        next
+    }
+
     /// What was done to a sector, one line for each operation.
     #[must_use]
     pub fn history(&self, sector: u64) -> String {
@@ -406,6 +445,28 @@ mod tests {
         assert_eq!(
             verdict(&[(1, 5, 6)], &[(1, 2, 1)]),
             Some(ViolationKind::Future(1))
+        );
+    }
+
+    #[test]
+    fn a_new_line_knows_what_it_began_with_and_what_is_under_way() {
+        let mut before = Ledger::new();
+        for (stamp, ended) in [(1, true), (2, true), (3, false)] {
+            before.write_began(stamp, stamp, 5..6);
+            if ended {
+                before.write_ended(stamp, stamp);
+            }
+        }
+        let seen = |stamp: Stamp| {
+            let mut line = before.beginning_with(10, None, |_| 1);
+            line.read(11, 12, 5, stamp);
+            line.violations().len()
+        };
+        assert_eq!((seen(1), seen(3)), (0, 0));
+        assert_eq!(
+            (seen(2), seen(0)),
+            (1, 1),
+            "what was lost does not come back"
         );
     }
 

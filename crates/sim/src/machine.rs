@@ -2,6 +2,7 @@
 //! process is the daemon's own `Node` and `Shard`; this module is their driver, as the ring and
 //! the control thread are in the daemon, and carries out what they say.
 
+pub mod certifier;
 mod connection;
 pub mod control;
 mod death;
@@ -20,8 +21,9 @@ use core::time::Duration;
 use lockstep_engine::interface::{Action, Event, FromShard, ToShard};
 use lockstep_engine::pool::PoolClass;
 use lockstep_engine::shard::Shard;
+use lockstep_mirror::control::{ToVolume, VolumeId};
 use lockstep_mirror::operation::BufferId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use storage::Job;
 
 /// The pool of a pretend node: small, so that it runs short now and then.
@@ -112,18 +114,27 @@ pub struct Machine {
     pub stores: NodeStores,
     /// The links over which its data channels go, in the order of their addresses.
     pub sync_links: Vec<LinkId>,
+    /// Data channels over each of them.
+    pub connections: u16,
     /// The links over which control channels go.
     pub control_links: Vec<LinkId>,
     /// The link to the witness, if there is one.
     pub witness_link: Option<LinkId>,
     /// How fast its disks are now.
     pub speed: DiskSpeed,
+    /// Reads that are begun before do not end before.
+    pub hung_until: Duration,
+    /// Sectors of the images that answer reads with an error until they are written, as long as
+    /// another copy is there.
+    pub bad: BTreeSet<u64>,
     /// The daemon, if it runs.
     pub process: Option<Process>,
     /// Runs so far.
     pub runs: u64,
     /// Chance of its own.
     pub prng: Prng,
+    /// Who looks after its daemon.
+    pub supervisor: certifier::Supervisor,
     /// What the checks must know of its data paths.
     pub watch: crate::watch::Watch,
 }
@@ -163,6 +174,7 @@ impl Machine {
     /// Starts the daemon.
     pub fn start(&mut self, ctx: &mut Context) {
         assert!(self.process.is_none(), "one daemon at a time");
+        self.end_certifying(ctx);
         self.runs += 1;
         let shard = Shard::new(&POOL, self.prng.seed());
         let memory = Memory::new(shard.pool_layout());
@@ -255,7 +267,7 @@ impl Machine {
             }
             ProcessEvent::Report(report) => {
                 ctx.trace(self.host, || format!("report {report:?}"));
-                self.watch.report(&report);
+                self.watch.report(ctx, &report);
                 self.control_report(ctx, report);
             }
             ProcessEvent::NodeWake(at) => self.node_wake(ctx, at),
@@ -272,6 +284,13 @@ impl Machine {
         self.process
             .as_ref()
             .is_some_and(|process| process.stopped.is_none())
+    }
+
+    /// The control plane gives a volume's data path an order of its own.
+    pub fn order_volume(&mut self, ctx: &mut Context, id: VolumeId, order: ToVolume) {
+        if self.is_running() {
+            self.shard_event(ctx, Event::Order(ToShard::Volume(id, order)));
+        }
     }
 
     /// Hands the shard one event and does all that follows from it.
@@ -313,6 +332,7 @@ impl Machine {
         match action {
             Action::Send { conn, head, body } => self.send(ctx, conn, head, body),
             Action::Close { conn } => self.close(ctx, conn),
+            Action::Abort { conn } => self.abort(ctx, conn),
             Action::Dial { dial, address } => self.dial(ctx, dial, address),
             Action::Io { key, volume, io } => self.start_job(ctx, key, volume.0, io),
             Action::Wake { conn } => self.wake(conn),

@@ -322,6 +322,13 @@ impl Network {
         &link.live
     }
 
+    /// Whether a stream to this port has something on its way.
+    #[must_use]
+    pub fn is_busy(&self, stream: usize, port: u16) -> bool {
+        let stream = &self.streams[stream];
+        stream.port == port && (0..2).any(|side| stream.queued(side) > 0)
+    }
+
     /// The power of a host goes: nobody is told anything.
     pub fn switch_off(&mut self, host: Host) {
         self.on[host] = false;

@@ -3,7 +3,7 @@
 
 use crate::context::Context;
 use lockstep_engine::interface::{FromShard, ToShard};
-use lockstep_mirror::control::{Configuration, FromVolume, ToVolume};
+use lockstep_mirror::control::{Configuration, FromVolume, ToVolume, Verified};
 
 /// One node's data path, as its orders and reports describe it.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Watch {
     pub join_ready: bool,
     /// All configurations that it was ever told to serve.
     pub served: Vec<Configuration>,
+    /// What the last verification found, until somebody takes it.
+    pub verified: Option<Verified>,
     /// It was told to compare everything.
     pub full_copies: u32,
 }
@@ -70,6 +72,9 @@ impl Watch {
             }
             ToVolume::Open { .. }
             | ToVolume::Ask
+            | ToVolume::Pace(_)
+            | ToVolume::Verify { .. }
+            | ToVolume::EndVerify
             | ToVolume::Lease { .. }
             | ToVolume::Drain { .. }
             | ToVolume::Close { .. } => {}
@@ -77,7 +82,7 @@ impl Watch {
     }
 
     /// The data path tells the control side something.
-    pub fn report(&mut self, report: &FromShard) {
+    pub fn report(&mut self, ctx: &mut Context, report: &FromShard) {
         let FromShard::Volume(_, report) = report else {
             return;
         };
@@ -88,6 +93,14 @@ impl Watch {
                     .is_some_and(|configuration| configuration.epoch == *epoch);
             }
             FromVolume::JoinReady => self.join_ready = true,
+            FromVolume::Repaired { .. } => ctx.count("blocks repaired from the partner"),
+            FromVolume::Unreadable { .. } => ctx.count("blocks that could not be read"),
+            FromVolume::Differs { .. } => ctx.count("differences found"),
+            FromVolume::Verified(found) => {
+                ctx.count("verifications");
+                self.verified = Some(*found);
+            }
+            FromVolume::ResyncRestarted => ctx.count("resyncs that stood still, begun anew"),
             _ => {}
         }
     }

@@ -2,6 +2,7 @@
 //! faults, and the checks. Everything happens here, one event after the other.
 
 mod checks;
+mod decisions;
 mod majority;
 mod throw;
 
@@ -11,6 +12,7 @@ use crate::context::{Context, What};
 use crate::disk::SECTOR;
 use crate::faults::{Fault, Plan};
 use crate::ledger::Ledger;
+use crate::machine::certifier::Supervisor;
 use crate::machine::{DiskSpeed, Machine, NodeStores};
 use crate::network::{LinkId, Network};
 use crate::prng::Prng;
@@ -46,6 +48,8 @@ pub struct Shape {
     pub cache: CacheMode,
     /// Links that carry data and control.
     pub sync_links: usize,
+    /// Data channels over each of them.
+    pub connections: u16,
     /// Links that carry control only.
     pub control_links: usize,
     /// Initiators.
@@ -100,9 +104,19 @@ pub struct World {
     differing: BTreeSet<usize>,
     /// The node that was cut off last, until both serve together again.
     cut_off: Option<usize>,
+    /// Shortest and longest time on the way between the nodes, in microseconds, as a rule.
+    latency: (u64, u64),
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
+    /// An operator decided for a copy, and the two have not come together since; at most until.
+    deciding: Option<Duration>,
+    /// The split that came of it was resolved.
+    chosen: bool,
+    /// What was done before an operator decided for a copy.
+    line_before: Option<Ledger>,
+    /// Sectors that rotted, until they were repaired, and the node on whose disk.
+    rotten: Option<(usize, u64)>,
     longest_gap: Duration,
     last_answer: Duration,
     chance: Prng,
@@ -119,6 +133,8 @@ enum Phase {
     Calm(Duration),
     /// Both serve; what was begun is ended.
     Ending,
+    /// Bits have rotted on one node's disk, or none have, and both copies are compared.
+    Verifying(Duration),
     /// Everything is read by each path.
     Reading,
     /// Over.
@@ -170,12 +186,16 @@ impl World {
             volumes: BTreeMap::new(),
             stores: NodeStores::new(&shape),
             sync_links: sync.clone(),
+            connections: shape.connections,
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
+            hung_until: Duration::ZERO,
+            bad: BTreeSet::new(),
             process: None,
             runs: 0,
             prng: chance.fork(),
+            supervisor: Supervisor::default(),
             watch: Watch::default(),
         });
         Self {
@@ -193,8 +213,13 @@ impl World {
             changing: false,
             differing: BTreeSet::new(),
             cut_off: None,
+            latency,
             rest: None,
             last_power_cut: None,
+            deciding: None,
+            chosen: false,
+            line_before: None,
+            rotten: None,
             longest_gap: Duration::ZERO,
             last_answer: Duration::ZERO,
             chance,
@@ -240,6 +265,7 @@ impl World {
                     witness.event(ctx, run, event);
                 }
             }
+            What::Supervisor { host, event } => self.machines[host].supervisor_event(ctx, event),
             What::Initiator { host, event } => {
                 self.clients[host - FIRST_CLIENT].event(ctx, &mut self.ledger, event)
             }
@@ -304,8 +330,9 @@ impl Shape {
                 CacheMode::WriteThrough,
                 CacheMode::WriteBack,
             ]),
-            sync_links: prng.index(2) + 1,
-            control_links: prng.index(2) + 1,
+            sync_links: prng.index(3) + 1,
+            connections: *prng.pick(&[1, 2, 3]),
+            control_links: prng.index(3),
             clients: prng.index(2) + 1,
             speeds: [speed(prng), speed(prng)],
             majority: prng.chance(500),

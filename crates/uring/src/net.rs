@@ -95,6 +95,12 @@ pub fn local(socket: impl AsFd) -> Result<SocketAddr, Errno> {
     SocketAddr::try_from(rustix::net::getsockname(socket)?).map_err(|_| Errno::AFNOSUPPORT)
 }
 
+/// When it is closed, the peer is told at once, and what was not sent is dropped.
+pub fn reset_when_closed(socket: impl AsFd) {
+    // Fails only for what is no socket.
+    let _never = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
 /// Says that no more will be sent.
 pub fn finish(socket: impl AsFd) {
     // Fails only when the connection is gone, which is as good.

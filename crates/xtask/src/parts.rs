@@ -57,7 +57,7 @@ impl Part {
 }
 
 /// All parts in their order.
-pub(crate) const PARTS: [Part; 11] = [
+pub(crate) const PARTS: [Part; 12] = [
     Part::usual("fmt", "the code is formatted", |_| {
         run(&mut cargo(&["fmt", "--all", "--check"]))
     }),
@@ -105,6 +105,11 @@ pub(crate) const PARTS: [Part; 11] = [
     Part::usual("doctest", "the examples in the documentation run", |_| {
         run(&mut cargo(&["test", "--workspace", "--doc"]))
     }),
+    Part::usual(
+        "models",
+        "no order of events at a small scope breaks a promise",
+        models,
+    ),
     Part::usual("sim", "nothing acknowledged is lost, whatever fails", sim),
     Part::usual(
         "interop",
@@ -138,6 +143,14 @@ pub(crate) const PARTS: [Part; 11] = [
         Ok(())
     }),
 ];
+
+fn models(length: Length) -> Result<()> {
+    let mut arguments = vec!["run", "--release", "-p", "lockstep-models"];
+    if length == Length::Long {
+        arguments.extend(["--", "--long"]);
+    }
+    run(&mut cargo(&arguments))
+}
 
 fn sim(length: Length) -> Result<()> {
     let seeds = if length == Length::Long {

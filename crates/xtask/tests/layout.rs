@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Each crate and the crates of ours that it may depend on (`docs/architecture.md`).
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("iscsi", &[]),
     ("scsi", &[]),
     ("mirror", &[]),
@@ -16,6 +16,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("uring", &[]),
     ("initiator", &["iscsi", "scsi", "uring"]),
     ("sim", &["engine", "mirror", "initiator"]),
+    ("models", &["mirror"]),
     ("api", &[]),
     ("daemon", &["engine", "mirror", "uring", "api"]),
     ("lockstep", &["api", "daemon", "initiator"]),

@@ -1,7 +1,9 @@
 //! Rules that a single value's type cannot express: ranges, and what must fit together. Each
 //! problem names the key that should be changed.
 
-use super::{Address, Config, PATHS_MAX, PORTALS_MAX, Timeouts};
+use super::{
+    Address, CHANNELS_MAX, CONNECTIONS_MAX, Config, PATHS_MAX, PORTALS_MAX, Resync, Timeouts,
+};
 use lockstep_mirror::volume::DROP_AGE;
 use std::path::Path;
 
@@ -13,6 +15,7 @@ pub(super) fn problems(config: &Config) -> Problems {
     identity(config, &mut out);
     addresses(config, &mut out);
     storage(config, &mut out);
+    resync(&config.resync, &mut out);
     timeouts(&config.timeouts, &mut out);
     out
 }
@@ -141,6 +144,22 @@ fn addresses(config: &Config, out: &mut Problems) {
             ));
         }
     }
+    let connections = usize::from(partner.connections);
+    if !(1..=CONNECTIONS_MAX).contains(&partner.connections) {
+        out.push((
+            "partner.connections",
+            format!("{connections} is out of range; allowed: 1 to {CONNECTIONS_MAX}"),
+        ));
+    } else if partner.sync_local.len() * connections > CHANNELS_MAX {
+        out.push((
+            "partner.connections",
+            format!(
+                "{connections} over each of {} links are {}; allowed: {CHANNELS_MAX} in all",
+                partner.sync_local.len(),
+                partner.sync_local.len() * connections
+            ),
+        ));
+    }
     if partner.sync_remote.is_empty() && !partner.heartbeat_remote.is_empty() {
         out.push((
             "partner.heartbeat_remote",
@@ -254,6 +273,19 @@ fn storage(config: &Config, out: &mut Problems) {
             format!(
                 "{} shards are not possible; allowed: 1 in this version",
                 config.engine.shards
+            ),
+        ));
+    }
+}
+
+fn resync(resync: &Resync, out: &mut Problems) {
+    let floor = resync.floor;
+    if !(1 << 20..=64 << 30).contains(&floor.0) {
+        out.push((
+            "resync.floor",
+            format!(
+                "{floor} a second is out of range; allowed: 1MiB to 64GiB (what a resync does at \
+                least, whatever initiators do)"
             ),
         ));
     }

@@ -93,6 +93,19 @@ fn wrong_values_are_refused_with_what_is_allowed() {
             "one that others can connect to",
         ),
         (
+            "priority = \"normal\"",
+            "priority = \"urgent\"",
+            "expected one of `low`, `normal`, `high`",
+        ),
+        ("every = \"\"", "every = \"monthly\"", "such as \"30d\""),
+        ("every = \"\"", "every = \"0h\"", "allowed: 1h to 999d"),
+        (
+            "repair = \"report\"",
+            "repair = \"mine\"",
+            "expected one of `report`",
+        ),
+        ("floor = \"32MiB\"", "floor = \"1KiB\"", "allowed: 1MiB to"),
+        (
             "data = [\"192.0.2.1:3260\"]",
             "data = []",
             "allowed: 1 to 32",
@@ -128,6 +141,8 @@ fn wrong_values_are_refused_with_what_is_allowed() {
             "sync_remote = [\"10.0.0.2:7400\"]",
             "of which we have 0",
         ),
+        ("connections = 2", "connections = 0", "allowed: 1 to 4"),
+        ("connections = 2", "connections = 5", "allowed: 1 to 4"),
         ("lease_ms = 1500", "lease_ms = 500", "three heartbeats"),
         ("silent_ms = 2000", "silent_ms = 1000", "more than lease_ms"),
         ("path_ms = 5000", "path_ms = 4000", "more than 4000"),

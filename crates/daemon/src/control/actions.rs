@@ -1,6 +1,6 @@
 //! Carrying out what `Node` wants: bytes to links, orders to the shard, durable writes, events.
 
-use super::{ACCEPTOR_FILE, Control, Input, POOL_STATE_FILE, RunError, Written};
+use super::{ACCEPTOR_FILE, Control, Input, MAINTENANCE_FILE, POOL_STATE_FILE, RunError, Written};
 use crate::durable;
 use crate::shard_thread::ToThread;
 use lockstep_api::status::Level;
@@ -17,10 +17,11 @@ impl Control {
                 if self.witness.is(number) {
                     return self.witness.send(number, bytes);
                 }
-                let gone = self
-                    .links
-                    .get(&number)
-                    .is_some_and(|link| !link.sender.send(bytes));
+                let paths = &mut self.paths;
+                let gone = self.links.get(&number).is_some_and(|link| {
+                    paths[link.path].sent += bytes.len() as u64;
+                    !link.sender.send(bytes)
+                });
                 if gone {
                     // Dropping the sender closes it; `LinkDown` follows from its task.
                     self.close(number, "the partner does not read");
@@ -45,6 +46,8 @@ impl Control {
             NodeAction::WriteAcceptor { bytes } => {
                 self.write_state(ACCEPTOR_FILE, bytes, Written::Acceptor);
             }
+            NodeAction::VolumeClosed { volume } => self.volume_closed(volume),
+            NodeAction::StoreMaintenance { on } => self.store_maintenance(on),
             NodeAction::StoreConfig { bytes } => {
                 self.write_state(POOL_STATE_FILE, bytes, Written::Config);
             }
@@ -108,11 +111,11 @@ impl Control {
 
     fn close(&mut self, link: u32, why: &str) {
         if let Some(gone) = self.links.remove(&link) {
-            why.clone_into(&mut self.path_errors[gone.path]);
+            why.clone_into(&mut self.paths[gone.path].error);
         }
     }
 
-    fn volume_name(&self, id: VolumeId) -> String {
+    pub(super) fn volume_name(&self, id: VolumeId) -> String {
         let volume = self
             .pool
             .volumes
@@ -128,6 +131,20 @@ impl Control {
             let result = durable::replace(&path, &bytes, 0o600).map_err(|error| error.to_string());
             // Nobody listens once the daemon is ending.
             let _ = inputs.blocking_send(Input::Written(what, result));
+        });
+    }
+
+    /// The file says by being there that the next run begins in maintenance.
+    fn store_maintenance(&self, on: bool) {
+        let path = self.state_file(MAINTENANCE_FILE);
+        let inputs = self.inputs.clone();
+        self.state_lane.run(move || {
+            let result = match on {
+                true => durable::replace(&path, b"in maintenance\n", 0o600),
+                false => durable::remove(&path),
+            };
+            let result = result.map_err(|error| error.to_string());
+            let _ = inputs.blocking_send(Input::Written(Written::Maintenance, result));
         });
     }
 
@@ -160,6 +177,15 @@ impl Control {
                     self.events.add(Level::Critical, "disk", &name, &text);
                 }
                 self.tell(NodeEvent::SuperblockWritten { volume, ok });
+            }
+            Written::Maintenance => {
+                if let Err(why) = result {
+                    let text = format!(
+                        "maintenance could not be noted, and a restart may not know of it: {why}"
+                    );
+                    self.events
+                        .add(Level::Critical, "disk", &self.config.node_name(), &text);
+                }
             }
             Written::Acceptor => {
                 self.fail_unless_durable("the register's file", result);

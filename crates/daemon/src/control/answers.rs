@@ -13,6 +13,7 @@ use lockstep_api::status::{Level, Session, Status};
 use lockstep_api::volume::Volume;
 use lockstep_engine::node_interface::{NodeEvent, Operator};
 use lockstep_mirror::control::VolumeId;
+use tokio::sync::oneshot;
 
 impl Control {
     /// Answers, or keeps the request until it can be answered.
@@ -31,8 +32,20 @@ impl Control {
                 self.ask_sessions(Asked { request, reply });
                 return;
             }
-            Request::Keep { name, confirm } => self.keep_copy(&name, &confirm),
+            Request::Resolve {
+                name,
+                keep,
+                confirm,
+            } => self.resolve(&name, &keep, &confirm),
+            Request::Force {
+                name,
+                confirm,
+                corrupt,
+            } => self.force_activate(&name, &confirm, corrupt),
+            Request::EnterMaintenance(wish) => self.enter_maintenance(&wish),
+            Request::LeaveMaintenance(node) => self.leave_maintenance(&node),
             Request::KeepConfig => self.keep_config(),
+            Request::Verify(name, repair) => self.verify(&name, repair),
             Request::Create(_) if self.entries_are_coming() => {
                 self.wait_for_change(Asked { request, reply });
                 return;
@@ -44,16 +57,28 @@ impl Control {
                 });
                 return;
             }
-            change => match self.changed(&change) {
-                Ok((next, what)) => {
-                    self.propose(&next, what, change, reply);
-                    return;
-                }
+            Request::ReplaceReplica {
+                ref name,
+                ref image,
+                ref confirm,
+            } => match self.replace_replica(name, image.as_deref(), confirm) {
+                Ok(Some(answer)) => answer,
+                Ok(None) => return self.propose_change(request, reply),
                 Err(refusal) => Err(refusal),
             },
+            change => return self.propose_change(change, reply),
         };
         // Whoever asked may have gone.
         let _ = reply.send(answer);
+    }
+
+    /// Has both nodes agree on a change, or refuses it.
+    fn propose_change(&mut self, change: Request, reply: oneshot::Sender<Answer>) {
+        match self.changed(&change) {
+            Ok((next, what)) => self.propose(&next, what, change, reply),
+            // Whoever asked may have gone.
+            Err(refusal) => drop(reply.send(Err(refusal))),
+        }
     }
 
     /// Answers a request that had to wait for the list of sessions.
@@ -82,47 +107,6 @@ impl Control {
             "this node's pool configuration is kept",
         );
         self.tell(NodeEvent::Operator(Operator::KeepConfig));
-        json(&self.change_note())
-    }
-
-    fn keep_copy(&mut self, name: &str, confirm: &str) -> Answer {
-        let what = format!("volume {name}");
-        let Some(volume) = self.pool.volume(name) else {
-            let error = PoolError::Unknown {
-                kind: "volume",
-                name: name.into(),
-            };
-            return Err(refusal(&what, error));
-        };
-        let id = VolumeId(volume.uuid.0);
-        let status = self.node.status(boot_time());
-        let parted = status
-            .volumes
-            .iter()
-            .any(|(other, status)| *other == id && status.split_brain);
-        if !parted {
-            return Err(Refusal::new(
-                Class::Conflict,
-                what,
-                "its copies have not gone their own ways",
-                "nothing is to be chosen; lockstep volume show says what it waits for",
-            ));
-        }
-        if confirm != name {
-            return Err(Refusal::new(
-                Class::Bad,
-                what,
-                "its name was not repeated, and what the other node wrote apart would be lost",
-                format!("if it is meant: lockstep volume keep {name} --confirm {name}"),
-            ));
-        }
-        self.events.add(
-            Level::Critical,
-            "operator",
-            name,
-            "this node's copy is kept; what the other one wrote apart is given up",
-        );
-        self.tell(NodeEvent::Operator(Operator::KeepCopy { volume: id }));
         json(&self.change_note())
     }
 
@@ -199,6 +183,15 @@ impl Control {
                 let text = format!("strategy of volume {name}: {}", strategy.word());
                 Ok((next, text))
             }
+            Request::AddReplica { .. }
+            | Request::RemoveReplica { .. }
+            | Request::ReplaceReplica { .. } => self.changed_replicas(change),
+            Request::SetPriority(name, priority) => {
+                let next = self.pool.with_priority(name, *priority).map_err(refused)?;
+                let word = priority.map_or("that of each node", |it| it.word());
+                let text = format!("priority of resyncs of volume {name}: {word}");
+                Ok((next, text))
+            }
             Request::Apply => Ok((self.edited_pool()?, "the edited pool file applied".into())),
             _ => unreachable!("everything else is answered at once"),
         }
@@ -223,7 +216,7 @@ impl Control {
         }
     }
 
-    fn change_note(&self) -> Changed {
+    pub(super) fn change_note(&self) -> Changed {
         let status = self.node.status(boot_time());
         let away = status.partner.is_some() && !status.partner_alive;
         let note = if away {
@@ -306,8 +299,15 @@ impl Control {
             node: self.config.node.number,
             name: self.config.node_name(),
             pid: std::process::id(),
+            maintenance: self.maintenance(),
             uptime_s: self.started.elapsed().as_secs(),
-            partner: facts::partner(&node, &self.config, &self.pool, &self.path_errors),
+            partner: facts::partner(
+                &node,
+                &self.config,
+                &self.pool,
+                &self.paths,
+                &snapshot.shard.paths,
+            ),
             witness: facts::witness(&node, &self.pool, &self.witness.error),
             volumes: self.volumes(),
             sessions: snapshot.shard.sessions,
@@ -372,7 +372,7 @@ impl Control {
         }
     }
 
-    fn volume(&self, name: &str) -> Answer {
+    pub(super) fn volume(&self, name: &str) -> Answer {
         match self
             .volumes()
             .into_iter()
@@ -439,7 +439,7 @@ fn change_name(change: &Request) -> String {
         Request::DeleteAccount(name) => format!("account {name}"),
         Request::SetDiscovery(_) => "discovery".into(),
         Request::SetWitness(_) | Request::RemoveWitness => "witness".into(),
-        Request::SetStrategy(name, _) => format!("volume {name}"),
+        Request::SetStrategy(name, _) | Request::SetPriority(name, _) => format!("volume {name}"),
         _ => "the pool configuration".into(),
     }
 }

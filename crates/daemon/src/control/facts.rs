@@ -1,12 +1,16 @@
 //! From what `Node` says about itself to what the API shows.
 
+use super::frames::Finding;
+use super::paths::Path;
 use super::view::Decided;
 use crate::config::Config;
 use crate::pool::{Pool, PoolVolume};
-use lockstep_api::status::{Concern, Level, Partner, PathStatus, Witness};
+use lockstep_api::status::{Concern, Level, Mtu, Partner, PathStatus, Witness};
 use lockstep_api::volume::{Progress, Strategy};
+use lockstep_engine::counters::PathCounters;
 use lockstep_engine::node_interface::{NodeStatus, Standing, VolumeStatus};
 use lockstep_mirror::control::{NodeId, VolumeId};
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -30,6 +34,7 @@ pub(super) fn decided(node: &NodeStatus, volume: &PoolVolume, me: u8) -> Option<
         members: members.collect(),
         owner: configuration.owner.0,
         dirty: status.dirty_bytes,
+        partner_dirty: status.partner_dirty,
         resync: copying.then(|| Progress {
             done: status.resync_done,
             total: status.resync_done.saturating_add(status.dirty_bytes),
@@ -77,7 +82,8 @@ pub(super) fn partner(
     node: &NodeStatus,
     config: &Config,
     pool: &Pool,
-    path_errors: &[String],
+    known: &[Path],
+    data: &[PathCounters],
 ) -> Partner {
     let Some(number) = node.partner else {
         return Partner::default();
@@ -92,18 +98,43 @@ pub(super) fn partner(
                 .links
                 .iter()
                 .filter(|link| usize::from(link.path) == index);
-            let up = links.any(|link| link.established);
-            let said = refused(node, index).or_else(|| path_errors.get(index).cloned());
+            let link = links.find(|link| link.established);
+            let up = link.is_some();
+            let here = &known[index];
+            let data = match path.sync {
+                true => data.get(index).copied().unwrap_or_default(),
+                false => PathCounters::default(),
+            };
+            let said = refused(node, index).unwrap_or_else(|| here.error.clone());
+            let lost = node
+                .lost
+                .iter()
+                .find(|(lost, _)| usize::from(*lost) == index);
+            let changed = match link {
+                Some(link) => link.since,
+                None => lost.map(|(_, since)| *since),
+            };
             PathStatus {
                 kind: if path.sync { "sync" } else { "heartbeat" }.into(),
                 local: path.local.to_string(),
                 remote: path.remote.to_string(),
                 up,
-                error: if up {
-                    String::new()
-                } else {
-                    said.unwrap_or_default()
-                },
+                error: if up { String::new() } else { said },
+                changed_s: changed.map(|age| age.as_secs()),
+                round_trip_us: link
+                    .and_then(|link| link.round_trip)
+                    .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+                channels: data.channels,
+                sent_bytes: here.sent + data.sent_bytes,
+                received_bytes: here.received + data.received_bytes,
+                refused_frames: data.refused,
+                given_up: data.given_up,
+                mtu: here.frames.map(|found| Mtu {
+                    here: found.ours,
+                    there: found.theirs,
+                    passes: found.passes,
+                    warning: mtu(found).map(|(why, _)| why).unwrap_or_default(),
+                }),
             }
         });
     Partner {
@@ -114,6 +145,53 @@ pub(super) fn partner(
             .partner_heard
             .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
         paths: paths.collect(),
+        certificates_taken: node.certificates.taken,
+        certificates_refused: node.certificates.refused,
+    }
+}
+
+/// What is wrong with the size of frames on a link, and what to do about it.
+pub(super) fn mtu(found: Finding) -> Option<(String, String)> {
+    let Finding {
+        ours,
+        theirs,
+        passes,
+    } = found;
+    let ends = format!("the MTU is {ours} here and {theirs} at the partner's end");
+    match ours.cmp(&theirs) {
+        Ordering::Greater => Some((
+            format!(
+                "{ends}: the partner's is the smaller one, and frames of {ours} bytes {}",
+                if passes {
+                    "arrive all the same"
+                } else {
+                    "do not arrive"
+                }
+            ),
+            format!(
+                "give both interfaces and every switch port between them the same MTU: raise the \
+                 partner's to {ours}, or lower this one to {theirs} (ip link set DEVICE mtu {theirs})"
+            ),
+        )),
+        Ordering::Less => Some((
+            format!(
+                "{ends}: this one is the smaller one, and what the partner sends may not arrive"
+            ),
+            format!(
+                "give both interfaces and every switch port between them the same MTU: raise this \
+                 one to {theirs} (ip link set DEVICE mtu {theirs}), or lower the partner's to {ours}"
+            ),
+        )),
+        Ordering::Equal if passes => None,
+        Ordering::Equal => Some((
+            format!(
+                "{ends}, but frames of {ours} bytes do not arrive: something between them is smaller"
+            ),
+            format!(
+                "let every switch port between them pass frames of {ours} bytes, or lower the MTU \
+                 of both interfaces to what passes (ip link set DEVICE mtu 1500)"
+            ),
+        )),
     }
 }
 
@@ -194,4 +272,30 @@ pub(super) fn general_problems(node: &NodeStatus) -> Vec<Concern> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smaller_end_of_a_link_is_named() {
+        let found = |ours, theirs, passes| {
+            mtu(Finding {
+                ours,
+                theirs,
+                passes,
+            })
+        };
+        assert_eq!(found(9000, 9000, true), None);
+        let (why, todo) = found(9000, 1500, false).unwrap();
+        assert!(why.contains("the partner's is the smaller one"), "{why}");
+        assert!(why.contains("9000 here and 1500"), "{why}");
+        assert!(todo.contains("raise the partner's to 9000"), "{todo}");
+        let (why, todo) = found(1500, 9000, true).unwrap();
+        assert!(why.contains("this one is the smaller one"), "{why}");
+        assert!(todo.contains("mtu 9000"), "{todo}");
+        let (why, _) = found(9000, 9000, false).unwrap();
+        assert!(why.contains("something between them"), "{why}");
+    }
 }

@@ -43,6 +43,11 @@ enum Made {
     Partly,
     /// Complete, and its superblock was never written.
     New,
+    /// To be replaced by a blank one: metadata of before are set aside, an image that is there
+    /// may be used, and all of it is compared.
+    Replacing,
+    /// That is done, and the superblock was never written.
+    Replaced,
     /// In use.
     Used,
 }
@@ -89,6 +94,11 @@ impl Copy {
         })
     }
 
+    /// Whether it lies where that one does.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        self.image == other.image
+    }
+
     /// Makes the copy if the volume is new, and opens it. Blocks, for long. `opening` is called
     /// when only opening is left.
     pub(crate) fn prepare(
@@ -99,9 +109,26 @@ impl Copy {
         let made = self.made()?;
         match made {
             Made::Not | Made::Partly => self.make(made, gauge)?,
-            Made::New | Made::Used => {}
+            Made::Replacing => self.replace(gauge)?,
+            Made::New | Made::Replaced | Made::Used => {}
         }
         opening();
+        let (disk, metadata, superblocks) = self.open(LOCK_PATIENCE)?;
+        Ok(Ready {
+            disk: Box::new(disk),
+            metadata,
+            superblocks,
+            new: matches!(made, Made::Not | Made::Partly | Made::New),
+        })
+    }
+
+    /// Locks a copy that is in use, and reads its superblock slots. Makes nothing.
+    pub(crate) fn look(&self, patience: Duration) -> Result<(Disk, [Vec<u8>; 2]), LocalError> {
+        let (disk, _, superblocks) = self.open(patience)?;
+        Ok((disk, superblocks))
+    }
+
+    fn open(&self, patience: Duration) -> Result<(Disk, Metadata, [Vec<u8>; 2]), LocalError> {
         let spec = DiskSpec {
             image: self.image.clone(),
             metadata: self.metadata.clone(),
@@ -109,7 +136,7 @@ impl Copy {
             block_size: self.block_size,
             cache: self.cache,
         };
-        let disk = Disk::open(&spec, LOCK_PATIENCE)?;
+        let disk = Disk::open(&spec, patience)?;
         let metadata = disk
             .metadata()
             .map_err(|error| self.failed(&self.metadata, error))?;
@@ -122,12 +149,7 @@ impl Copy {
             }
         };
         let superblocks = [slot(SUPERBLOCK_OFFSETS[0])?, slot(SUPERBLOCK_OFFSETS[1])?];
-        Ok(Ready {
-            disk: Box::new(disk),
-            metadata,
-            superblocks,
-            new: made != Made::Used,
-        })
+        Ok((disk, metadata, superblocks))
     }
 
     fn make(&self, made: Made, gauge: &Gauge) -> Result<(), LocalError> {
@@ -160,6 +182,30 @@ impl Copy {
                 Err(error)
             }
         }
+    }
+
+    /// From now on the copy here is as good as none: it is made blank when it is opened next.
+    pub(crate) fn discard(&self) -> Result<(), LocalError> {
+        self.mark(b"replacing\n")
+    }
+
+    fn replace(&self, gauge: &Gauge) -> Result<(), LocalError> {
+        let mut aside = self.metadata.clone().into_os_string();
+        aside.push(".replaced");
+        match std::fs::rename(&self.metadata, &aside) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(LocalError::File {
+                    path: self.metadata.clone(),
+                    source,
+                });
+            }
+            _ => {}
+        }
+        match self.image.symlink_metadata() {
+            Ok(_) => self.adopt()?,
+            Err(_) => self.provision(gauge)?,
+        }
+        self.mark(b"replaced\n")
     }
 
     fn provision(&self, gauge: &Gauge) -> Result<(), LocalError> {
@@ -217,6 +263,8 @@ impl Copy {
             None => Made::Not,
             Some(b"partly\n") => Made::Partly,
             Some(b"new\n") => Made::New,
+            Some(b"replacing\n") => Made::Replacing,
+            Some(b"replaced\n") => Made::Replaced,
             // Whatever else is there: the careful answer.
             Some(_) => Made::Used,
         })
@@ -266,6 +314,11 @@ pub(crate) enum LocalState {
     Failed { why: String, again: Instant },
     /// The volume was deleted; the shard lets it go.
     Leaving,
+    /// It is let go, to be opened again in another way.
+    Reopening {
+        /// As a blank copy.
+        blank: bool,
+    },
 }
 
 /// How far the work on a copy is; written by the work, read by the status.
@@ -380,6 +433,27 @@ mod tests {
         std::fs::write(&copy.image, vec![7; 4 << 20]).unwrap();
         assert!(copy.prepare(&Gauge::default(), || {}).unwrap().new);
         assert_eq!(std::fs::read(&copy.image).unwrap()[..8], [7; 8]);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_replaced_copy_is_blank_and_never_taken_for_new() {
+        let (copy, root) = copy("replaced", false);
+        drop(copy.prepare(&Gauge::default(), || {}).unwrap());
+        copy.in_use().unwrap();
+        // The disk is there, and failed once: its image is used, its metadata are not.
+        std::fs::write(&copy.metadata, "what the failed disk said").unwrap();
+        copy.discard().unwrap();
+        let ready = copy.prepare(&Gauge::default(), || {}).unwrap();
+        assert!(!ready.new && ready.superblocks == [vec![0; 4096], vec![0; 4096]]);
+        drop(ready);
+        // Another disk is in its place.
+        std::fs::remove_file(&copy.image).unwrap();
+        std::fs::remove_file(&copy.metadata).unwrap();
+        copy.discard().unwrap();
+        assert!(!copy.prepare(&Gauge::default(), || {}).unwrap().new);
+        assert_eq!(std::fs::metadata(&copy.image).unwrap().len(), SIZE);
+        assert!(!copy.prepare(&Gauge::default(), || {}).unwrap().new);
         std::fs::remove_dir_all(root).unwrap();
     }
 

@@ -9,7 +9,7 @@ use crate::shard_thread::{ToThread, boot_time};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::ToShard;
 use lockstep_engine::node_interface::{NodeEvent, VolumeReady};
-use lockstep_mirror::control::VolumeId;
+use lockstep_mirror::control::{Pacing, ToVolume, VolumeId};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,8 @@ impl Control {
         self.tell(NodeEvent::Portals { own, partner });
         self.let_go();
         self.follow_witness();
+        self.reopen_changed();
+        self.pace_all();
         let missing: Vec<PoolVolume> = self
             .pool
             .volumes
@@ -93,6 +95,31 @@ impl Control {
         }
     }
 
+    /// Tells every volume that is open how its resyncs share it with initiators.
+    fn pace_all(&mut self) {
+        let ids: Vec<VolumeId> = self.locals.keys().copied().collect();
+        for id in ids {
+            self.pace(id);
+        }
+    }
+
+    /// The same for one volume, as soon as the shard has it.
+    pub(super) fn pace(&mut self, id: VolumeId) {
+        let Some(volume) = self.pool.volumes.iter().find(|it| it.uuid.0 == id.0) else {
+            return;
+        };
+        let open = self.locals.get(&id);
+        if !open.is_some_and(|local| matches!(local.state, LocalState::Open)) {
+            return;
+        }
+        let priority = volume.priority.unwrap_or(self.config.resync.priority);
+        let pacing = Pacing {
+            factor_percent: priority.percent(),
+            floor: self.config.resync.floor.0,
+        };
+        self.order(ToShard::Volume(id, ToVolume::Pace(pacing)));
+    }
+
     /// Lets go of the copies of volumes that were deleted.
     fn let_go(&mut self) {
         let gone: Vec<VolumeId> = self
@@ -100,7 +127,9 @@ impl Control {
             .iter()
             .filter(|(id, local)| {
                 !matches!(local.state, LocalState::Leaving)
-                    && self.pool.volumes.iter().all(|volume| volume.uuid.0 != id.0)
+                    && !self.pool.volumes.iter().any(|volume| {
+                        volume.uuid.0 == id.0 && volume.replica(self.config.node.number).is_some()
+                    })
             })
             .map(|(id, _)| *id)
             .collect();
@@ -129,10 +158,16 @@ impl Control {
         {
             self.locals.remove(&id);
         }
+        self.reopen_detached(id);
     }
 
     /// Makes and opens a copy beside the control thread.
-    fn prepare(&mut self, id: VolumeId, copy: Copy) {
+    pub(super) fn prepare(&mut self, id: VolumeId, copy: Copy) {
+        self.prepare_as(id, copy, false);
+    }
+
+    /// `blank`: what was there before is as good as lost.
+    pub(super) fn prepare_as(&mut self, id: VolumeId, copy: Copy, blank: bool) {
         let gauge = Gauge::default();
         let state = LocalState::Making {
             gauge: gauge.clone(),
@@ -142,6 +177,7 @@ impl Control {
         let local = Local {
             state,
             copy: copy.clone(),
+            mirrored: self.is_mirrored(id),
             said,
             lane: None,
             metadata: None,
@@ -151,7 +187,8 @@ impl Control {
         tokio::task::spawn_blocking(move || {
             // Nobody listens once the daemon is ending.
             let opening = || drop(inputs.blocking_send(Input::Opening(id)));
-            let result = copy.prepare(&gauge, opening);
+            let discarded = if blank { copy.discard() } else { Ok(()) };
+            let result = discarded.and_then(|()| copy.prepare(&gauge, opening));
             let _ = then.blocking_send(Input::Prepared(id, Box::new(result)));
         });
     }

@@ -1,7 +1,7 @@
 //! From a configuration to a running node, and in order down again. Whatever cannot be had is
 //! refused here, before anything is served.
 
-use super::{Control, Input, links};
+use super::{Control, Input, frames, links};
 use crate::config::Config;
 use crate::events::Events;
 use crate::pool::file::PoolFile;
@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -234,6 +235,14 @@ async fn start_tasks(
     let (link_sender, link_inputs) = mpsc::channel(INPUTS);
     let numbers = control.link_numbers.clone();
     for (index, path) in config.control_paths().into_iter().enumerate() {
+        if path.sync {
+            let check = Arc::clone(&control.paths[index].check);
+            let inputs = inputs.clone();
+            tokio::spawn(frames::watch(path, check, async move |found| {
+                // Nobody listens once the daemon is ending.
+                let _ = inputs.send(Input::Frames(index, found)).await;
+            }));
+        }
         if config.node.number == 1 {
             tokio::spawn(links::dial(
                 index,

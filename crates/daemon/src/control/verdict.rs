@@ -1,7 +1,8 @@
 //! Whether an operator should worry: every concern with its reason and what to do, from the facts
 //! that the status shows.
 
-use lockstep_api::status::{Concern, Level, Partner, Status, Witness};
+use lockstep_api::node::MaintenanceState;
+use lockstep_api::status::{Concern, Level, Partner, PathStatus, Status, Witness};
 use lockstep_api::volume::Volume;
 
 /// Fills in the concerns and the verdict. `edited`: the pool file has an edit that is not in
@@ -9,9 +10,22 @@ use lockstep_api::volume::Volume;
 pub(crate) fn judge(status: &mut Status, edited: bool, general: Vec<Concern>) {
     let mut concerns = partner(&status.partner, status.uptime_s);
     concerns.extend(status.witness.as_ref().and_then(witness));
+    concerns.extend(maintenance(status.maintenance));
     concerns.extend(general);
     for volume in &status.volumes {
-        concerns.extend(of_volume(volume, &status.partner));
+        concerns.extend(match (status.maintenance, volume.state.as_str()) {
+            (MaintenanceState::Off, _) => of_volume(volume, &status.partner),
+            // That it is not served here is meant, and said above.
+            (_, "waiting") => None,
+            (_, "unavailable") => Some(concern(
+                Level::Critical,
+                format!("volume {}", volume.name),
+                volume.reason.clone(),
+                "bring the other node back, or end the maintenance of this one: lockstep node \
+                maintenance leave",
+            )),
+            _ => of_volume(volume, &status.partner),
+        });
     }
     if edited {
         concerns.push(concern(
@@ -38,6 +52,21 @@ fn concern(
         why: why.into(),
         todo: todo.into(),
     }
+}
+
+fn maintenance(state: MaintenanceState) -> Option<Concern> {
+    let (why, todo) = match state {
+        MaintenanceState::Off => return None,
+        MaintenanceState::Entering => (
+            "it is handing its volumes to the other node",
+            "wait: it says when the machine may be taken away",
+        ),
+        MaintenanceState::On => (
+            "it is in maintenance: it serves nobody, and its copies fall behind",
+            "when the work is done: lockstep node maintenance leave",
+        ),
+    };
+    Some(concern(Level::Degraded, "this node", why, todo))
 }
 
 fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
@@ -69,10 +98,12 @@ fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
             Level::Degraded,
             "partner",
             why,
-            "see whether it runs (systemctl status lockstep there) and whether the links do",
+            "see whether it runs (systemctl status lockstep there), whether the links do, and whether \
+            node.number is 1 on one node and 2 on the other",
         )];
     }
     let down = partner.paths.iter().filter(|path| !path.up);
+    let small = partner.paths.iter().filter_map(small_frames);
     down.map(|path| {
         concern(
             Level::Degraded,
@@ -85,7 +116,20 @@ fn partner(partner: &Partner, uptime_s: u64) -> Vec<Concern> {
             "look at its cables, switch and addresses; the other paths carry on",
         )
     })
+    .chain(small)
     .collect()
+}
+
+/// A path on which full-size frames do not pass, or pass in one direction only.
+fn small_frames(path: &PathStatus) -> Option<Concern> {
+    let mtu = path.mtu.as_ref().filter(|it| !it.warning.is_empty())?;
+    Some(concern(
+        Level::Degraded,
+        format!("{} path {} - {}", path.kind, path.local, path.remote),
+        mtu.warning.clone(),
+        "give both interfaces and every switch port between them the same MTU (ip link set DEVICE \
+        mtu N): with a smaller one somewhere large writes may hang",
+    ))
 }
 
 fn witness(witness: &Witness) -> Option<Concern> {
@@ -136,7 +180,7 @@ fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
             what,
             reason("both nodes were written apart"),
             format!(
-                "choose the copy to keep, on its node: lockstep volume keep {0} --confirm {0}",
+                "choose the copy to keep: lockstep volume resolve {} --keep NODE",
                 volume.name
             ),
         )),
@@ -144,7 +188,11 @@ fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
             Level::Critical,
             what,
             reason("nobody may serve it"),
-            "start the node that is named; only it has the newest data",
+            format!(
+                "bring back what is named, for it may have newer data; only if it never returns: \
+                lockstep volume force-activate {}",
+                volume.name
+            ),
         )),
         "waiting" => Some(concern(
             Level::Critical,
@@ -194,7 +242,6 @@ fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockstep_api::status::PathStatus;
     use lockstep_api::volume::Replica;
 
     fn volume(state: &str) -> Volume {
@@ -266,6 +313,7 @@ mod tests {
             remote: "10.0.0.2:7401".into(),
             up: false,
             error: "the peer does not have this pair's secret".into(),
+            ..PathStatus::default()
         };
         let partner = Partner {
             paths: vec![path],

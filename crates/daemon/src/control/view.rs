@@ -5,10 +5,12 @@ use super::local::LocalState;
 use crate::config::Config;
 use crate::pool::{Pool, PoolVolume};
 use lockstep_api::pool::Account;
+use lockstep_api::resync::Pace;
 use lockstep_api::status::Session;
+use lockstep_api::verify::Verify;
 use lockstep_api::volume::{Progress, Replica, Strategy, Volume};
 use lockstep_engine::interface::SessionInfo;
-use lockstep_mirror::volume::VolumeStatus;
+use lockstep_mirror::volume::{ResyncStatus, VolumeStatus};
 
 /// What `Node` says about a volume, in the words of the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(crate) struct Decided {
     pub(crate) owner: u8,
     /// Bytes that the partner may lack.
     pub(crate) dirty: u64,
+    /// Bytes that are marked on the partner's copy, as it says.
+    pub(crate) partner_dirty: Option<u64>,
     /// A copy under way.
     pub(crate) resync: Option<Progress>,
     /// State of each copy, by node number - 1.
@@ -70,9 +74,15 @@ pub(crate) fn volume(
     });
     let dirty = dirty(&known, path);
     let counts = path.map(|path| path.counts).unwrap_or_default();
-    let resync = known.resync.map(|copy| Progress {
-        total: copy.done.saturating_add(dirty),
-        ..copy
+    let copying = path.and_then(|path| path.resync).filter(|it| it.source);
+    // Both figures of one moment: else the sum of what is done and what is left jumps about.
+    let resync = known.resync.map(|copy| {
+        let done = copying.map_or(copy.done, |it| it.done);
+        Progress {
+            done,
+            total: done.saturating_add(dirty),
+            ..copy
+        }
     });
     Volume {
         name: volume.name.clone(),
@@ -90,7 +100,22 @@ pub(crate) fn volume(
         members: known.members.clone(),
         owner: known.owner,
         dirty,
+        partner_dirty: known.partner_dirty,
         resync: resync.filter(|copy| copy.total > 0),
+        priority: volume.priority.unwrap_or(config.resync.priority),
+        pace: copying.as_ref().map(pace),
+        resync_restarts: counts.resync_restarts,
+        verify: path.and_then(|path| path.verify).map(|it| Verify {
+            running: it.running,
+            complete: it.found.complete,
+            done: it.found.done,
+            total: volume.size.0,
+            differing: it.found.differing,
+            repaired: it.found.repaired,
+            unreadable: it.found.unreadable,
+        }),
+        unreadable: counts.unreadable,
+        repaired: counts.repaired,
         resync_compared: counts.resync_compared,
         resync_copied: counts.resync_copied,
         full_resyncs: counts.full_resyncs,
@@ -99,6 +124,24 @@ pub(crate) fn volume(
         accounts: volume.accounts.clone(),
         allow: volume.allow.clone(),
         replicas: replicas.collect(),
+    }
+}
+
+/// How fast a copy may go, and why.
+fn pace(copy: &ResyncStatus) -> Pace {
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let because = match copy.waits {
+        Some(wait) => wait.sentence(),
+        None => copy.pace.reason.sentence(),
+    };
+    Pace {
+        phase: copy.phase.into(),
+        steps: u32::try_from(copy.steps).unwrap_or(u32::MAX),
+        limit: copy.pace.limit,
+        reason: copy.pace.reason.word().into(),
+        because: because.into(),
+        calm_us: micros(copy.pace.calm),
+        under_way_us: micros(copy.pace.under_way),
     }
 }
 
@@ -130,6 +173,11 @@ fn state(
             None,
         ),
         (Some(LocalState::Failed { why, .. }), _) => ("failed", why.clone(), None),
+        (Some(LocalState::Reopening { .. }), _) => (
+            "opening",
+            "its copy here is let go and opened again".into(),
+            None,
+        ),
         (Some(LocalState::Leaving), _) => ("waiting", "it is being deleted".into(), None),
         (_, Some(decided)) => (decided.state, decided.reason.clone(), None),
         (None, None) if volume.replica(me).is_none() => (

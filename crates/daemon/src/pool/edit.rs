@@ -6,6 +6,7 @@ use super::{
 };
 use crate::config::{Address, Uuid};
 use lockstep_api::pool::{SetAccount, SetDiscovery};
+use lockstep_api::resync::Priority;
 use lockstep_api::volume::{CreateVolume, SetAccess};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -61,6 +62,7 @@ impl Pool {
             lun: 0,
             unmap: true,
             strategy: request.strategy,
+            priority: None,
             init,
             accounts: request.accounts.clone(),
             mutual: request.mutual.clone(),
@@ -85,6 +87,45 @@ impl Pool {
             });
         }
         Ok(next)
+    }
+
+    /// With a volume's copy on that node, in this place or the usual one; if it has one there, it
+    /// lies there from now on.
+    pub fn with_replica(
+        &self,
+        name: &str,
+        node: u8,
+        image: Option<&str>,
+    ) -> Result<Self, PoolError> {
+        let mut next = self.clone();
+        let volume = next.named(name)?;
+        let usual = format!("{name}.img");
+        let image = image.map_or(usual, str::to_owned);
+        volume.replicas.retain(|replica| replica.node != node);
+        volume.replicas.push(PoolReplica { node, image });
+        volume.replicas.sort_by_key(|replica| replica.node);
+        // Whatever the first images were made of, this one is brought up to date.
+        if volume.init == Init::Adopt {
+            volume.init = Init::Reserve;
+        }
+        next.checked()
+    }
+
+    /// Without the copy on that node, which stays where it is.
+    pub fn without_replica(&self, name: &str, node: u8) -> Result<Self, PoolError> {
+        let mut next = self.clone();
+        let volume = next.named(name)?;
+        volume.replicas.retain(|replica| replica.node != node);
+        next.checked()
+    }
+
+    fn named(&mut self, name: &str) -> Result<&mut PoolVolume, PoolError> {
+        let mut volumes = self.volumes.iter_mut();
+        let found = volumes.find(|volume| volume.name == name);
+        found.ok_or_else(|| PoolError::Unknown {
+            kind: "volume",
+            name: name.into(),
+        })
     }
 
     /// With other access rules for a volume.
@@ -196,6 +237,19 @@ impl Pool {
                 name: name.into(),
             })?
             .strategy = strategy;
+        next.checked()
+    }
+
+    /// With another priority of its resyncs for a volume.
+    pub fn with_priority(&self, name: &str, priority: Option<Priority>) -> Result<Self, PoolError> {
+        let mut next = self.clone();
+        let volume = next.volumes.iter_mut().find(|volume| volume.name == name);
+        volume
+            .ok_or_else(|| PoolError::Unknown {
+                kind: "volume",
+                name: name.into(),
+            })?
+            .priority = priority;
         next.checked()
     }
 

@@ -5,13 +5,12 @@ use crate::crc;
 use lockstep_engine::interface::IoKey;
 use lockstep_mirror::volume_io::{Io, Value};
 use lockstep_uring::Arena;
-use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 
 /// What one turn may cost, in bytes of the cheapest work (a CRC runs at some 25 GB/s).
 const TURN_COST: u32 = 256 << 10;
-/// SHA-256 costs so many times what a CRC does.
-const HASH_COST: u32 = 12;
+/// BLAKE3 costs so many times what a CRC does.
+const HASH_COST: u32 = 4;
 /// The length of one hash of a piece.
 const HASH_LEN: usize = 16;
 
@@ -92,8 +91,8 @@ impl Job {
                 piece,
             } => {
                 let count = (*piece).min(*len - from);
-                let hash = Sha256::digest(arena.bytes(buffer.slot, *at + from, count));
-                self.hashes.extend_from_slice(&hash[..HASH_LEN]);
+                let hash = blake3::hash(arena.bytes(buffer.slot, *at + from, count));
+                self.hashes.extend_from_slice(&hash.as_bytes()[..HASH_LEN]);
                 self.done += count;
                 let all = self.done == *len;
                 let value =
@@ -294,7 +293,7 @@ mod tests {
         assert!(hashes.len() == 3 * HASH_LEN && turns > 1);
         assert_eq!(
             hashes[32..],
-            Sha256::digest(arena.bytes(0, 131_072, 18_928))[..16]
+            blake3::hash(arena.bytes(0, 131_072, 18_928)).as_bytes()[..16]
         );
     }
 

@@ -24,6 +24,15 @@ impl Links {
         }
     }
 
+    /// The shard wants the connection gone, with whatever is still on its way: the kernel would
+    /// send it again and again for minutes, and the peer would learn of the end only behind it.
+    pub(super) fn abort(&mut self, core: &mut Core, conn: ConnId) {
+        if let Some(connection) = self.of(conn) {
+            net::reset_when_closed(&*connection.socket);
+            self.die(core, conn.slot);
+        }
+    }
+
     /// Nothing more is taken from the peer; what is queued for it still goes out, also when it
     /// has ended its own side.
     pub(super) fn wind_up(&mut self, core: &mut Core, index: u32) {

@@ -11,8 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A partner that does not answer in this time is tried again (the kernel would try for minutes).
-const CONNECT_TIME: Duration = Duration::from_secs(3);
+/// A partner that does not answer in this time is tried again, from a new socket: the kernel would
+/// repeat its question only after a second, and then after pauses that double.
+const CONNECT_TIME: Duration = Duration::from_millis(300);
 
 /// Dials in progress.
 pub(super) struct Dials {

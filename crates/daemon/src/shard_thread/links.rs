@@ -25,8 +25,8 @@ use std::time::Duration;
 /// that are being closed, and the partner's. Their inboxes are occupied when first used: 128 MiB
 /// if all are.
 pub(super) const CONNECTIONS_MAX: u32 = settings::CONNECTIONS_MAX + 48 + PARTNERS;
-/// Connections that are kept free for the partner: 8 links, each with a successor.
-const PARTNERS: u32 = 16;
+/// Connections that are kept free for the partner: 16 data channels, each with a successor.
+const PARTNERS: u32 = 32;
 /// From here on receiving in place beats copying (measured: about 64 KiB).
 const IN_PLACE_MIN: u32 = 64 << 10;
 /// What a receive into the inbox asks for while large data come in: some headers.
@@ -134,7 +134,7 @@ impl Links {
 
     /// An accepted socket: an initiator's waits for its turn.
     pub(super) fn arrived(&mut self, core: &mut Core, socket: OwnedFd, origin: Origin) {
-        if origin == Origin::Partner {
+        if matches!(origin, Origin::Partner(_)) {
             self.insert(core, socket, origin);
         } else if !self.door.arrived(socket, origin) {
             self.refused += 1;

@@ -37,13 +37,15 @@ impl Portals {
         let portals = (0..)
             .zip(portals)
             .map(|(number, &address)| (address, Origin::Portal(number)));
-        let sync = sync.iter().map(|&address| (address, Origin::Partner));
+        let sync = (0..)
+            .zip(sync)
+            .map(|(path, &address)| (address, Origin::Partner(path)));
         let listeners = portals
             .chain(sync)
             .map(|(address, origin)| Listener {
                 address,
                 origin,
-                wanted: origin == Origin::Partner,
+                wanted: matches!(origin, Origin::Partner(_)),
                 listening: None,
                 epoch: 0,
                 retry: Time::ZERO,
@@ -63,7 +65,7 @@ impl Portals {
         for listener in self
             .listeners
             .iter_mut()
-            .filter(|listener| listener.origin != Origin::Partner)
+            .filter(|listener| matches!(listener.origin, Origin::Portal(_)))
         {
             listener.wanted = wanted;
             listener.retry = Time::ZERO;

@@ -431,6 +431,7 @@ fn two_threads_find_each_other_and_a_dial_to_nobody_is_tried_again() {
         me: NodeId(me),
         incarnation: Incarnation(u64::from(me)),
         addresses: 1,
+        connections: 1,
         dial,
         secret: secret.clone(),
         cluster: 5,

@@ -335,6 +335,7 @@ impl Worker {
         match action {
             Action::Send { conn, head, body } => self.links.queue(&self.core, conn, &head, body),
             Action::Close { conn } => self.links.close(&mut self.core, conn),
+            Action::Abort { conn } => self.links.abort(&mut self.core, conn),
             Action::Dial { dial, address } => self.dials.dial(&mut self.core, dial, address),
             Action::Wake { conn } => self.links.wake(conn),
             Action::Report(report) => self.fresh_reports.push(FromThread::Shard(report)),

@@ -13,7 +13,7 @@ use lockstep_mirror::membership::Contact;
 
 /// What is known of both nodes' lives.
 pub(super) struct Heart {
-    sent: Heartbeats,
+    pub(super) sent: Heartbeats,
     pub(super) next_beat: Time,
     /// When the slowest shard last turned.
     pub(super) stamp: Time,
@@ -22,6 +22,8 @@ pub(super) struct Heart {
     incarnation: Option<Incarnation>,
     /// The last heartbeat of that run.
     pub(super) heard: Option<Time>,
+    /// The run of the partner that has ended, as a certificate says.
+    ended: Option<Incarnation>,
     contact: Contact,
     /// Since the last heartbeat initiators were asked whether they reach this node.
     doubted: bool,
@@ -41,6 +43,7 @@ impl Heart {
             stamp: now,
             started: now,
             incarnation: None,
+            ended: None,
             heard: None,
             contact: Contact::Silent { since: now },
             doubted: false,
@@ -57,6 +60,20 @@ impl Heart {
             self.incarnation = Some(incarnation);
             self.drift = Drift::default();
         }
+    }
+
+    /// The run of the partner to which the newest link led.
+    pub(super) const fn last_run(&self) -> Option<Incarnation> {
+        self.incarnation
+    }
+
+    /// That run has ended: it is not heard any more, whenever it last was.
+    pub(super) const fn ended(&mut self, run: Incarnation) {
+        self.ended = Some(run);
+    }
+
+    pub(super) fn has_ended(&self, run: Incarnation) -> bool {
+        self.ended == Some(run)
     }
 
     pub(super) const fn contact(&self) -> Contact {
@@ -181,7 +198,9 @@ impl Node {
         }
         self.heart.doubted = doubt;
         let contact = match (heard, self.heart.incarnation) {
-            (Some(_), Some(incarnation)) => Contact::Heard { incarnation },
+            (Some(_), Some(incarnation)) if self.heart.ended != Some(incarnation) => {
+                Contact::Heard { incarnation }
+            }
             _ => Contact::Silent {
                 since: self.heart.heard.unwrap_or(self.heart.started),
             },
@@ -203,11 +222,14 @@ impl Node {
             (Contact::Heard { .. }, Contact::Silent { .. }) => {
                 self.pool.forget_partner();
                 self.ask_whether_reached(turn, false);
-                let text = format!(
-                    "the partner is silent on every channel for {} ms",
-                    silence.as_millis()
-                );
-                turn.event(Severity::Warning, None, text);
+                // Of one that has ended enough was said.
+                if heard.is_none() {
+                    let text = format!(
+                        "the partner is silent on every channel for {} ms",
+                        silence.as_millis()
+                    );
+                    turn.event(Severity::Warning, None, text);
+                }
             }
             (Contact::Silent { .. }, Contact::Silent { .. }) => {}
         }

@@ -3,6 +3,7 @@
 
 use super::{Node, Turn};
 use crate::channel::{Channel, Heard};
+use crate::interface::ToShard;
 use crate::node_interface::{LinkId, NodeAction, Severity};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -13,21 +14,28 @@ use lockstep_mirror::hello::{Hello, Purpose, Side};
 
 /// A peer that has not proved itself by then is cut off: two round trips in a local network.
 const HANDSHAKE: Duration = Duration::from_secs(1);
-/// Proven links at the same time: four paths, each with its successor while the old one dies.
-const MAX_LINKS: usize = 8;
+/// Proven links at the same time: sixteen paths, each with its successor while the old one dies.
+const MAX_LINKS: usize = 32;
 /// Links that have yet to prove themselves. One more puts out the oldest: strangers who hold
 /// connections open must not keep the partner away.
-const MAX_HALF_OPEN: usize = 8;
+const MAX_HALF_OPEN: usize = 32;
 /// One refused peer is reported this often at most; a wrong secret dials again twice a second.
 const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// And for another reason than the last one: strangers may think of many.
+const REPORT_CHANGE_EVERY: Duration = Duration::from_secs(10);
 
 /// A control connection.
 pub(super) struct Link {
     pub(super) path: u16,
     /// `None`: the driver was asked to close it.
     channel: Option<Channel>,
-    /// The run of the partner that proved itself.
+    /// The run of the partner that proved itself, and when.
     incarnation: Option<Incarnation>,
+    pub(super) proven: Option<Time>,
+    /// Somebody on the partner's machine who brings a death certificate, not the partner.
+    certifier: bool,
+    /// He has proved that he speaks for this run.
+    certifies: Option<Incarnation>,
     since: Time,
     /// When bytes last came, or when this node began to listen again.
     listened: Time,
@@ -41,8 +49,20 @@ impl Link {
         self.channel.is_some() && self.incarnation.is_some()
     }
 
+    /// Whether it is a proven link to this run.
+    pub(super) fn leads_to(&self, run: Incarnation) -> bool {
+        self.is_proven() && self.incarnation == Some(run)
+    }
+
     /// Sends a frame, if the link is established.
     pub(super) fn send(&mut self, id: LinkId, frame: &ControlFrame, turn: &mut Turn<'_>) {
+        if !self.certifier {
+            self.answer(id, frame, turn);
+        }
+    }
+
+    /// As `send`, to a certifier too.
+    pub(super) fn answer(&mut self, id: LinkId, frame: &ControlFrame, turn: &mut Turn<'_>) {
         if let Some(bytes) = self.channel.as_mut().and_then(|it| it.seal(frame)) {
             turn.out.push(NodeAction::LinkSend { link: id, bytes });
         }
@@ -80,13 +100,17 @@ impl Node {
             purpose: Purpose::Control,
         };
         let hello = Hello::new(me, partner, &self.settings.secret, self.random.bytes());
+        let hello = hello.or_certifier();
         let (channel, bytes) = Channel::new(hello);
         turn.out.push(NodeAction::LinkSend { link: id, bytes });
         let link = Link {
             path,
             channel: Some(channel),
             incarnation: None,
+            certifier: false,
+            certifies: None,
             since: turn.now,
+            proven: None,
             listened: turn.now,
             heard: None,
             round_trip: None,
@@ -94,8 +118,18 @@ impl Node {
         self.links.insert(id, link);
     }
 
-    pub(super) fn link_down(&mut self, id: LinkId) {
-        self.links.remove(&id);
+    pub(super) fn link_down(&mut self, turn: &Turn<'_>, id: LinkId) {
+        let gone = self.links.remove(&id);
+        let Some(gone) = gone.filter(|it| it.incarnation.is_some()) else {
+            return;
+        };
+        if !self
+            .links
+            .values()
+            .any(|it| it.path == gone.path && it.is_proven())
+        {
+            self.lost.insert(gone.path, turn.now);
+        }
     }
 
     pub(super) fn link_bytes(&mut self, turn: &mut Turn<'_>, id: LinkId, bytes: &[u8]) {
@@ -111,8 +145,12 @@ impl Node {
         for it in heard {
             match it {
                 Heard::Reply(bytes) => turn.out.push(NodeAction::LinkSend { link: id, bytes }),
-                Heard::Proven(incarnation) => self.established(turn, id, incarnation),
-                Heard::Frame(frame) => self.frame(turn, id, frame),
+                Heard::Certifier => self.certifier(id),
+                Heard::Proven(incarnation) => self.proven(turn, id, incarnation),
+                Heard::Frame(frame) => match self.links.get(&id).and_then(|it| it.certifies) {
+                    Some(run) => self.certificate_in(turn, id, run, frame),
+                    None => self.frame(turn, id, frame),
+                },
             }
         }
         if let Err(why) = taken {
@@ -120,24 +158,50 @@ impl Node {
         }
     }
 
-    fn link_refused(&mut self, turn: &mut Turn<'_>, id: LinkId, why: String) {
+    fn certifier(&mut self, id: LinkId) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.certifier = true;
+        }
+    }
+
+    fn proven(&mut self, turn: &mut Turn<'_>, id: LinkId, incarnation: Incarnation) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        if link.certifier {
+            link.certifies = Some(incarnation);
+        } else if self.heart.has_ended(incarnation) {
+            let why = "a run of the partner that has ended, as its machine certified, speaks; is a copy of that node's state directory used elsewhere?";
+            self.link_refused(turn, id, why.into());
+        } else {
+            self.established(turn, id, incarnation);
+        }
+    }
+
+    pub(super) fn link_refused(&mut self, turn: &mut Turn<'_>, id: LinkId, why: String) {
         let Some(link) = self.links.get_mut(&id) else {
             return;
         };
         link.close(id, turn, false);
+        if link.certifier {
+            return self.certificates.refuse(turn, &why);
+        }
         let path = link.path;
-        let said = self
-            .refused
-            .get(&path)
-            .is_some_and(|(text, at)| *text == why && turn.now < *at + REPORT_EVERY);
-        if !said {
+        let known = self.refused.get(&path);
+        let patience = match known.is_some_and(|(text, _)| *text == why) {
+            true => REPORT_EVERY,
+            false => REPORT_CHANGE_EVERY,
+        };
+        let said = known.map(|it| it.1).filter(|at| turn.now < *at + patience);
+        if said.is_none() {
             turn.event(
                 Severity::Warning,
                 None,
                 alloc::format!("control link on path {path} refused: {why}"),
             );
-            self.refused.insert(path, (why, turn.now));
         }
+        // The status shows the last reason, said or not.
+        self.refused.insert(path, (why, said.unwrap_or(turn.now)));
     }
 
     /// Closes links on which nothing comes. A connection that has lost something sends it again
@@ -155,8 +219,28 @@ impl Node {
                 Some(_) => link.listened + quiet,
             };
             if link.channel.is_some() && turn.now >= due {
+                if link.incarnation.is_some() {
+                    self.silent.insert(link.path, link.listened);
+                }
                 link.close(*id, turn, true);
             }
+        }
+        self.give_up_channels(turn);
+    }
+
+    /// Data channels of a path that has fallen silent are given up as soon as the partner is known
+    /// to live: from what comes on another path, or once this one is there again.
+    fn give_up_channels(&mut self, turn: &mut Turn<'_>) {
+        let timing = &self.settings.timing;
+        let Some(heard) = self.heart.heard else {
+            return;
+        };
+        let lives = |_: &u16, last: &mut Time| heard >= *last + timing.quiet() / 2;
+        for (path, last) in self.silent.extract_if(.., lives) {
+            // By then a heartbeat would have come at the latest.
+            let since = last + timing.quiet() * 3 / 5;
+            turn.out
+                .push(NodeAction::Order(ToShard::PathSilent { path, since }));
         }
     }
 
@@ -165,6 +249,7 @@ impl Node {
         for (other, link) in &mut self.links {
             if *other == id {
                 link.incarnation = Some(incarnation);
+                link.proven = Some(turn.now);
                 self.refused.remove(&link.path);
             } else if link.is_proven() && link.incarnation != Some(incarnation) {
                 // An earlier run of the partner; what still comes from it is the past.
@@ -195,8 +280,10 @@ impl Node {
             }
             ControlFrame::Report(report) => self.report_in(turn, report),
             ControlFrame::Register(messages) => self.register_in(turn, messages),
-            // Meant for a witness, which the partner is not.
-            ControlFrame::Forget(_) => {}
+            // Meant for a witness, which the partner is not; or not for a node that lives.
+            ControlFrame::Forget(_)
+            | ControlFrame::Certificate(_)
+            | ControlFrame::CertificateAnswer { .. } => {}
             ControlFrame::PoolState(state) => self.pool_state_in(state),
             ControlFrame::PoolChunk {
                 version,

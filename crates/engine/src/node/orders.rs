@@ -3,8 +3,10 @@
 use super::{Node, Turn};
 use crate::interface::ToShard;
 use crate::node_interface::{NodeAction, Operator, Severity};
+use alloc::format;
 use core::time::Duration;
-use lockstep_mirror::control::Time;
+use lockstep_mirror::control::{Time, VolumeId};
+use lockstep_mirror::membership::ForceRefusal;
 
 /// Writes have this long to be committed.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -47,6 +49,8 @@ impl Node {
     pub(super) fn logged_out(&mut self) {
         if let Some(stop) = &mut self.stop {
             stop.logged_out = true;
+        } else if let Some(leaving) = &mut self.maintenance {
+            leaving.logged_out();
         }
     }
 
@@ -74,18 +78,47 @@ impl Node {
         }
     }
 
+    /// Why a copy here is not served by force; `Ok`: it would be.
+    ///
+    /// # Errors
+    /// See `Membership::force`.
+    pub fn may_force(&self, now: Time, id: VolumeId, corrupt: bool) -> Result<(), ForceRefusal> {
+        match self.volumes.get(&id) {
+            Some(volume) => volume.membership.may_force(now, corrupt),
+            None => Err(ForceRefusal::No("it cannot be opened here".into())),
+        }
+    }
+
+    fn force(&mut self, turn: &mut Turn<'_>, id: VolumeId, corrupt: bool) {
+        let Some(volume) = self.volumes.get_mut(&id) else {
+            return;
+        };
+        match volume.membership.force(turn.now, corrupt) {
+            // Its acceptor begins anew, above all that it can have said before it lost its votes.
+            Ok(Some(ballot)) => self.votes.begin_at(id, ballot),
+            Ok(None) => {}
+            Err(refusal) => {
+                let text = format!("not served by force: {refusal:?}");
+                turn.event(Severity::Warning, Some(id), text);
+            }
+        }
+        turn.touched.insert(id);
+    }
+
     pub(super) fn operator(&mut self, turn: &mut Turn<'_>, order: &Operator) {
         match order {
             Operator::KeepConfig => self.keep_config(turn),
-            Operator::KeepCopy { volume } => {
+            Operator::Maintenance { enter, force } => self.maintain(turn, *enter, *force),
+            Operator::ForceActivate { volume, corrupt } => self.force(turn, *volume, *corrupt),
+            Operator::KeepCopy { volume, mine } => {
                 let split = self
                     .volumes
                     .get_mut(volume)
-                    .is_some_and(|it| it.membership.keep());
-                let text = if split {
-                    "split brain: this node's copy was chosen"
-                } else {
-                    "there is no split brain to resolve here"
+                    .is_some_and(|it| it.membership.keep(*mine));
+                let text = match (split, mine) {
+                    (false, _) => "there is no split brain to resolve here",
+                    (true, true) => "split brain: this node's copy was chosen",
+                    (true, false) => "split brain: the partner's copy was chosen",
                 };
                 turn.event(Severity::Warning, Some(*volume), text.into());
                 turn.touched.insert(*volume);

@@ -12,6 +12,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
+pub use file::document_in_force;
 use file::{Stored, Version};
 use lockstep_mirror::control::Time;
 use lockstep_mirror::control_frame::{CHUNK_LEN, ControlFrame, PoolState, PoolVersion};

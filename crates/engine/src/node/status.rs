@@ -17,6 +17,7 @@ impl Node {
             established: link.is_proven(),
             heard: link.heard.map(|at| now.saturating_sub(at)),
             round_trip: link.round_trip,
+            since: link.proven.map(|at| now.saturating_sub(at)),
         });
         NodeStatus {
             node: self.settings.node,
@@ -25,15 +26,22 @@ impl Node {
             partner_heard: self.heart.heard.map(|at| now.saturating_sub(at)),
             partner_alive: self.heart.hears(),
             links: links.collect(),
+            lost: self
+                .lost
+                .iter()
+                .map(|(path, at)| (*path, now.saturating_sub(*at)))
+                .collect(),
             witness: self.witness.status(now),
             volumes: self
                 .volumes
                 .iter()
                 .map(|(id, it)| (*id, it.membership.status(now)))
                 .collect(),
+            certificates: self.certificates.status(),
             pool: self.pool.status(),
             portals_open: self.portals_open,
             stopping: self.stop.is_some(),
+            maintenance: self.maintenance_status(),
             problems: self.problems(now),
         }
     }
@@ -65,6 +73,7 @@ impl Node {
                 long.as_secs()
             ));
         }
+        all.extend(self.certificates.problem(now));
         for (path, (why, _)) in &self.refused {
             all.push(format!("control link on path {path} refused: {why}"));
         }

@@ -3,10 +3,13 @@
 
 extern crate std;
 
+mod certificates;
 mod chaos;
+mod cold;
 mod config;
 mod flaps;
 mod majority;
+mod operators;
 mod path;
 mod review;
 mod rules;

@@ -7,12 +7,14 @@ use crate::interface::{ToShard, VolumeSettings};
 use crate::node_interface::{NodeAction, Severity, VolumeReady};
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_mirror::control::{CacheMode, FromVolume, NodeId, Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::membership::report::Report;
 use lockstep_mirror::membership::{self, Membership, Output};
+use lockstep_mirror::operation::Extent;
 use lockstep_mirror::superblock::{Found, Superblock};
 use lockstep_scsi::interface::{AccessState, PortGroup};
 
@@ -21,6 +23,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// "Transitioning" is said for no longer than this; initiators then take the path for dead. A node
 /// that lacks a quorum by then sends them to the other one, which may have it.
 const TRANSITION: Duration = Duration::from_secs(10);
+/// What initiators have sent to a volume that is closed is committed within this time.
+const CLOSE: Duration = Duration::from_secs(10);
 /// Register messages in one frame: one a volume and phase.
 const MAX_MESSAGES: usize = 512;
 
@@ -36,6 +40,8 @@ pub(super) struct Volume {
     servable: bool,
     /// Since when it is not served although it may be again in moments.
     passing_since: Option<Time>,
+    /// The driver wants it closed.
+    closing: bool,
 }
 
 impl Volume {
@@ -50,13 +56,23 @@ impl Volume {
     }
 
     /// Access states of this node's and the partner's ports.
-    fn states(&mut self, now: Time, me: NodeId) -> (AccessState, AccessState) {
+    fn states(&mut self, now: Time, me: NodeId, leaves: bool) -> (AccessState, AccessState) {
         let serving = self.membership.serving();
+        // Of two that serve, initiators prefer the one that stays.
+        let optimized = |leaves: bool| match leaves {
+            true => AccessState::NonOptimized,
+            false => AccessState::Optimized,
+        };
+        let both = serving.is_some_and(|it| it.count() == 2);
         if serving.is_some() || !self.membership.servable() {
             self.passing_since = None;
         }
         let mine = if serving.is_some_and(|it| it.contains(me)) {
-            AccessState::Optimized
+            optimized(leaves && both)
+        } else if self.membership.is_lazy() {
+            // Only a command shows that an initiator needs this node. Whoever is refused sends
+            // none, and one that reaches the other node as well prefers that.
+            AccessState::NonOptimized
         } else if self.membership.servable()
             && now < *self.passing_since.get_or_insert(now) + TRANSITION
         {
@@ -65,9 +81,10 @@ impl Volume {
             AccessState::Unavailable
         };
         let theirs = match serving {
-            Some(members) if members.count() == 2 => AccessState::Optimized,
+            Some(_) if both => optimized(self.membership.partner_leaves()),
             Some(_) => AccessState::Unavailable,
             None if self.last_view_serves() => AccessState::Optimized,
+            None if self.membership.is_lazy() => AccessState::Unavailable,
             None => mine,
         };
         (mine, theirs)
@@ -135,6 +152,7 @@ impl Node {
         };
         let mut membership = Membership::new(control, found, self.votes.has(spec.id), self.started);
         membership.contact(self.heart.contact());
+        membership.maintain(self.maintenance_of_volumes(turn.now));
         turn.order(ToShard::Attach(settings.clone().into()));
         if let Some(order) = membership.open() {
             turn.order(ToShard::Volume(spec.id, order));
@@ -148,6 +166,7 @@ impl Node {
             groups: Vec::new(),
             servable: false,
             passing_since: None,
+            closing: false,
         };
         self.volumes.insert(spec.id, volume);
         turn.touched.insert(spec.id);
@@ -159,6 +178,30 @@ impl Node {
         self.witness.forget(turn, id);
         if self.volumes.remove(&id).is_some() {
             turn.order(ToShard::Detach(id));
+        }
+    }
+
+    pub(super) fn close_volume(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
+        self.unavailable.remove(&id);
+        match self.volumes.get_mut(&id) {
+            Some(volume) => {
+                volume.closing = true;
+                volume.membership.stop(turn.now + CLOSE);
+                turn.touched.insert(id);
+            }
+            None => turn.out.push(NodeAction::VolumeClosed { volume: id }),
+        }
+    }
+
+    /// Lets go of volumes that are to be closed, once nothing of them is uncommitted here.
+    pub(super) fn step_closing(&mut self, turn: &mut Turn<'_>) {
+        let done =
+            |(id, it): (&VolumeId, &Volume)| (it.closing && it.membership.stopped()).then_some(*id);
+        let closed: Vec<VolumeId> = self.volumes.iter().filter_map(done).collect();
+        for volume in closed {
+            self.volumes.remove(&volume);
+            turn.order(ToShard::Detach(volume));
+            turn.out.push(NodeAction::VolumeClosed { volume });
         }
     }
 
@@ -176,6 +219,15 @@ impl Node {
                     "bytes {} to {} could not be read here",
                     extent.offset,
                     extent.end()
+                );
+                turn.event(Severity::Warning, Some(id), text);
+            }
+            if let Some((severity, text)) = told(word, volume.settings.spec.block_size) {
+                turn.event(severity, Some(id), text);
+            }
+            if let FromVolume::Damaged { parts } = word {
+                let text = format!(
+                    "{parts} parts of its metadata were damaged: all that they stand for is compared before it counts as equal"
                 );
                 turn.event(Severity::Warning, Some(id), text);
             }
@@ -263,10 +315,11 @@ impl Node {
     /// Port groups, and an end to the sessions of a volume that is not served here any more.
     fn show(&mut self, turn: &mut Turn<'_>, id: VolumeId) {
         let (me, stopping) = (self.settings.node, self.stop.is_some());
+        let leaves = self.maintenance.is_some();
         let Some(volume) = self.volumes.get_mut(&id) else {
             return;
         };
-        let (mine, theirs) = volume.states(turn.now, me);
+        let (mine, theirs) = volume.states(turn.now, me, leaves);
         let mut all = Vec::new();
         groups(me, self.settings.portals, mine, &mut all);
         if let Some(partner) = volume.settings.spec.partner {
@@ -288,11 +341,62 @@ impl Node {
     /// The data portals are open while a volume is served here, and open only once this node
     /// knows that its pool configuration is the newest.
     pub(super) fn step_portals(&mut self, turn: &mut Turn<'_>) {
-        let servable = self.stop.is_none() && self.volumes.values().any(|it| it.servable(turn.now));
+        let servable = self.stop.is_none()
+            && !self.sends_away()
+            && self.volumes.values().any(|it| it.servable(turn.now));
         let open = servable && (self.portals_open || self.config_is_settled());
         if open != self.portals_open {
             self.portals_open = open;
             turn.out.push(NodeAction::Portals { open });
         }
     }
+}
+
+/// What people are told of a word of the data path, if it is worth an event.
+fn told(word: &FromVolume, block_size: u32) -> Option<(Severity, String)> {
+    let blocks = |extent: &Extent| {
+        let size = u64::from(block_size);
+        format!(
+            "blocks {} to {}",
+            extent.offset / size,
+            extent.end() / size - 1
+        )
+    };
+    Some(match word {
+        FromVolume::ResyncRestarted => (
+            Severity::Warning,
+            "the resync stood still for 30 s without a reason that is known: it was begun anew, \
+             and repeats nothing that was done"
+                .into(),
+        ),
+        FromVolume::Repaired { extent } => (
+            Severity::Warning,
+            format!(
+                "{} were rewritten here from the other node's copy",
+                blocks(extent)
+            ),
+        ),
+        FromVolume::Differs { extent } => (
+            Severity::Error,
+            format!("the copies differ in {}", blocks(extent)),
+        ),
+        FromVolume::Verified(found) => {
+            let severity = match (found.complete, found.differing > found.repaired) {
+                (_, true) => Severity::Error,
+                (false, _) => Severity::Warning,
+                (true, false) => Severity::Info,
+            };
+            let end = match found.complete {
+                true => "both copies were compared",
+                false => "the comparison of both copies was interrupted",
+            };
+            let text = format!(
+                "{end}: {} bytes, {} pieces of 64 KiB differed, {} of them were rewritten, {} could \
+                 not be read in one copy",
+                found.done, found.differing, found.repaired, found.unreadable
+            );
+            (severity, text)
+        }
+        _ => return None,
+    })
 }

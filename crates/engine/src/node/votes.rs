@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_mirror::control::{Configuration, NodeId, Time, VolumeId, WITNESS, WitnessId};
 use lockstep_mirror::control_frame::ControlFrame;
-use lockstep_mirror::register::{Acceptor, AcceptorError, Message, Vote};
+use lockstep_mirror::register::{Acceptor, AcceptorError, Ballot, Message, Vote};
 
 /// A question is repeated this often; any message may be lost.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -60,6 +60,12 @@ impl Votes {
 
     pub(super) fn has(&self, volume: VolumeId) -> bool {
         self.ballots.has(volume)
+    }
+
+    /// An acceptor that lost its votes of a volume goes on from this ballot.
+    pub(super) fn begin_at(&mut self, volume: VolumeId, ballot: Ballot) {
+        self.ballots
+            .ask(Asker::Me, volume, Message::Prepare { ballot });
     }
 
     pub(super) fn forget(&mut self, volume: VolumeId) {

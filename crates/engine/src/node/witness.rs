@@ -153,6 +153,8 @@ impl Node {
                 Heard::Reply(bytes) => turn.out.push(NodeAction::LinkSend { link, bytes }),
                 Heard::Proven(Incarnation(life)) => self.witness_proven(turn, life),
                 Heard::Frame(frame) => self.witness_frame(turn, frame),
+                // Refused by the handshake: a witness certifies nothing.
+                Heard::Certifier => {}
             }
         }
         if let Err(why) = taken {

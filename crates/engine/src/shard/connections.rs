@@ -28,14 +28,16 @@ impl Shard {
                 });
                 Kind::Initiator
             }
-            Origin::Partner => match self.greet(now, conn, None, actions) {
+            Origin::Partner(path) => match self.greet(now, conn, path, None, actions) {
                 Some(partner) => Kind::Partner(Box::new(partner)),
                 None => return self.insert_refused(conn, actions),
             },
-            Origin::Dialed(dial) => match self.greet(now, conn, Some(dial), actions) {
-                Some(partner) => Kind::Partner(Box::new(partner)),
-                None => return self.insert_refused(conn, actions),
-            },
+            Origin::Dialed(dial) => {
+                match self.greet(now, conn, self.path_of(dial), Some(dial), actions) {
+                    Some(partner) => Kind::Partner(Box::new(partner)),
+                    None => return self.insert_refused(conn, actions),
+                }
+            }
         };
         self.insert(Connection {
             id: conn,
@@ -193,6 +195,7 @@ impl Shard {
         }
         if let Kind::Partner(partner) = &mut connection.kind {
             partner.stage = partner::Stage::Header;
+            partner.heard = now;
         } else {
             self.session(|endpoint, out| endpoint.skipped(now, conn, out));
         }

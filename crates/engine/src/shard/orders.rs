@@ -1,7 +1,8 @@
 //! What `Node` and the control plane tell a shard, and the dialling of data connections.
 
 use super::partner::{MAX_CHANNELS, Partner, Stage, head};
-use super::{HANDSHAKE, Kind, PartnerSettings, REDIAL, Shard, index};
+use super::{HANDSHAKE, Kind, PartnerSettings, REDIAL, Shard};
+use crate::counters::PathCounters;
 use crate::interface::{Action, Body, FromShard, ToShard};
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::{ConnId, TargetId};
@@ -45,6 +46,7 @@ impl Shard {
                 me,
                 incarnation,
                 addresses,
+                connections,
                 dial,
                 secret,
                 cluster,
@@ -55,13 +57,18 @@ impl Shard {
                     incarnation,
                     secret: secret.into_vec(),
                     cluster,
+                    addresses,
                     dial,
                 });
-                self.dials = (0..u32::from(if dial { addresses } else { 0 }))
+                self.paths
+                    .resize(usize::from(addresses), PathCounters::default());
+                let dials = u32::from(addresses) * u32::from(connections);
+                self.dials = (0..if dial { dials } else { 0 })
                     .map(|number| (number, now))
                     .collect();
                 self.dial_again(now, actions);
             }
+            ToShard::PathSilent { path, since } => self.path_silent(path, since, actions),
             ToShard::LogoutAll { by } => {
                 if self.nexuses.is_empty() {
                     actions.push(Action::Report(FromShard::LoggedOut));
@@ -69,6 +76,10 @@ impl Shard {
                     self.logging_out = true;
                     self.session(|endpoint, out| endpoint.logout_all(now, by, out));
                 }
+            }
+            ToShard::Welcome => {
+                self.logging_out = false;
+                self.session(|endpoint, _| endpoint.welcome());
             }
             ToShard::CloseSessions { target } => {
                 self.session(|endpoint, out| endpoint.drop_sessions(now, TargetId(target), out));
@@ -84,6 +95,7 @@ impl Shard {
         &mut self,
         now: Time,
         conn: ConnId,
+        path: u16,
         dial: Option<u32>,
         actions: &mut Vec<Action>,
     ) -> Option<Partner> {
@@ -114,6 +126,8 @@ impl Shard {
             channel,
             seals: None,
             incarnation: None,
+            path,
+            heard: now,
             dial,
             until: Some(now + HANDSHAKE),
             starved: None,
@@ -160,9 +174,16 @@ impl Shard {
     pub(super) fn dial_again(&mut self, now: Time, actions: &mut Vec<Action>) {
         while let Some((&dial, _)) = self.dials.iter().find(|&(_, &due)| due <= now) {
             self.dials.remove(&dial);
-            let address = u16::try_from(index(dial)).expect("there are fewer than 2^16 addresses");
+            let address = self.path_of(dial);
             actions.push(Action::Dial { dial, address });
         }
+    }
+
+    /// The path over which a connection with this number goes: neighbours go over different ones,
+    /// so that each has its first before any has its second.
+    pub(super) fn path_of(&self, dial: u32) -> u16 {
+        let addresses = self.partner.as_ref().map_or(1, |it| it.addresses.max(1));
+        u16::try_from(dial % u32::from(addresses)).expect("less than a u16")
     }
 
     /// 32 bytes that were never used before by this run (SplitMix64 from the seed). The partner's

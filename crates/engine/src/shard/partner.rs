@@ -2,13 +2,14 @@
 //! to is the mirror's business; here bytes become fields and fields become bytes.
 
 use super::{Kind, Shard};
+use crate::counters::PathCounters;
 use crate::interface::{Action, Body, FromShard, Head, Want};
 use crate::pool::Purpose;
 use alloc::format;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::ConnId;
 use lockstep_mirror::control::{Incarnation, Time};
-use lockstep_mirror::data_frame::{blocks_follow, is_forward};
+use lockstep_mirror::data_frame::{blocks_follow, may_be_refused};
 use lockstep_mirror::fields::Fields;
 use lockstep_mirror::frame::{HEADER_LEN, Opener, Sealer};
 use lockstep_mirror::hello::{HELLO_LEN, Hello, PROOF_LEN};
@@ -19,8 +20,9 @@ use lockstep_mirror::volume_action::{ChannelId, FrameBody};
 pub(super) const MAX_LIST_BYTES: u32 = 64 << 10;
 /// The most blocks in one frame: the longest write.
 const MAX_BLOCK_BYTES: u32 = lockstep_mirror::operation::MAX_WRITE_BYTES;
-/// Data connections taken at once: four links with two connections each are plenty.
-pub(super) const MAX_CHANNELS: usize = 8;
+/// Data connections taken at once: as many as may be configured (16), each with a successor that
+/// comes before the end of the one before is noticed.
+pub(super) const MAX_CHANNELS: usize = 32;
 
 /// How long blocks of the partner wait for a buffer before they are refused, if they may be: behind
 /// them on their connection wait acknowledgements, and these may be what frees a buffer. Long
@@ -52,6 +54,10 @@ pub(super) struct Partner {
     pub(super) channel: ChannelId,
     pub(super) seals: Option<(Sealer, Opener)>,
     pub(super) incarnation: Option<Incarnation>,
+    /// Which of the links between the nodes it uses.
+    pub(super) path: u16,
+    /// When something last came on it.
+    pub(super) heard: Time,
     pub(super) dial: Option<u32>,
     /// The handshake's deadline, until it is finished.
     pub(super) until: Option<Time>,
@@ -91,9 +97,51 @@ impl Shard {
         bytes: &[u8],
         actions: &mut Vec<Action>,
     ) {
+        let partner = self.partner_mut(conn);
+        partner.heard = now;
+        let path = partner.path;
+        self.count(path, |it| it.received_bytes += bytes.len() as u64);
         if let Err(why) = self.partner_step(now, conn, bytes, actions) {
+            self.count(path, |it| it.refused += 1);
             self.refuse_partner(conn, &why, actions);
         }
+    }
+
+    fn count(&mut self, path: u16, add: impl FnOnce(&mut PathCounters)) {
+        if let Some(counters) = self.paths.get_mut(usize::from(path)) {
+            add(counters);
+        }
+    }
+
+    /// A snapshot of what the paths count.
+    pub(super) fn count_paths(&mut self) {
+        for counters in &mut self.paths {
+            counters.channels = 0;
+        }
+        for conn in self.channels.values().copied().collect::<Vec<_>>() {
+            let path = self.partner_mut(conn).path;
+            self.count(path, |it| it.channels += 1);
+        }
+        self.counters.paths.clone_from(&self.paths);
+    }
+
+    /// Gives up the channels of a path on which nothing has come since then. A connection that has
+    /// lost something sends it again only after pauses that double; the others, or a new one, need
+    /// not wait for that.
+    pub(super) fn path_silent(&mut self, path: u16, since: Time, actions: &mut Vec<Action>) {
+        let mut given_up = 0;
+        for connection in self.connections.iter_mut().flatten() {
+            let Kind::Partner(partner) = &connection.kind else {
+                continue;
+            };
+            if partner.path == path && partner.heard <= since && !connection.closing {
+                connection.closing = true;
+                given_up += 1;
+                let conn = connection.id;
+                actions.push(Action::Abort { conn });
+            }
+        }
+        self.count(path, |it| it.given_up += given_up);
     }
 
     fn partner_step(
@@ -178,7 +226,8 @@ impl Shard {
     /// out); an `Apply` cannot be refused, for the owner gave it its number. The buffer of a `Forward` comes back when the
     /// operations before it are committed, for which the partner's `Stored` is needed, and that may
     /// wait behind this very frame. So a forward is refused when blocks on its connection have
-    /// waited for [`PARTNER_PATIENCE`], and so is each one after it until one finds a buffer: an
+    /// waited for [`PARTNER_PATIENCE`] (and blocks that this node had asked for are dropped, to be
+    /// asked for again), and so is each one after it until one finds a buffer: an
     /// acknowledgement waits behind blocks for that time once, however many forwards come before.
     fn room_for(&mut self, now: Time, conn: ConnId, fields: Fields) -> Stage {
         if self.volume_index(fields.volume).is_none() {
@@ -191,7 +240,7 @@ impl Shard {
             return Stage::Blocks(fields, buffer);
         }
         let since = *partner.starved.get_or_insert(now);
-        if is_forward(fields.kind) && now >= since + PARTNER_PATIENCE {
+        if may_be_refused(fields.kind) && now >= since + PARTNER_PATIENCE {
             return self.turn_forward_away(now, conn, &fields);
         }
         self.starved_partners.push_back(conn);
@@ -213,7 +262,7 @@ impl Shard {
     fn starved_forward(&self, conn: ConnId) -> Option<(Time, Fields)> {
         let partner = self.partner_of(conn)?;
         match partner.stage {
-            Stage::NoBuffer(fields) if is_forward(fields.kind) => {
+            Stage::NoBuffer(fields) if may_be_refused(fields.kind) => {
                 Some((partner.starved? + PARTNER_PATIENCE, fields))
             }
             _ => None,
@@ -252,11 +301,16 @@ impl Shard {
         actions: &mut Vec<Action>,
     ) {
         let partner = self.partner_mut(conn);
+        partner.heard = now;
+        let path = partner.path;
         let Stage::Blocks(fields, buffer) = core::mem::replace(&mut partner.stage, Stage::Header)
         else {
             unreachable!("only this stage wants data");
         };
+        let bytes = u64::from(fields.payload_len);
+        self.count(path, |it| it.received_bytes += bytes);
         if crc != fields.payload_crc {
+            self.count(path, |it| it.refused += 1);
             self.release(buffer);
             self.refuse_partner(
                 conn,
@@ -328,6 +382,7 @@ impl Shard {
             return;
         };
         let partner = self.partner_mut(conn);
+        let path = partner.path;
         let (sealer, _) = partner
             .seals
             .as_mut()
@@ -337,6 +392,8 @@ impl Shard {
             FrameBody::None | FrameBody::Blocks(_) => None,
         };
         let head = head(&sealer.seal(&fields, bytes));
+        let bytes = u64::from(head.len) + u64::from(body_len(&body));
+        self.count(path, |it| it.sent_bytes += bytes);
         let body = match body {
             FrameBody::None => Body::None,
             FrameBody::Bytes(bytes) => Body::Bytes(bytes.into_vec()),
@@ -383,6 +440,14 @@ impl Shard {
         }
         actions.push(Action::Close { conn });
         self.mark_closing(conn);
+    }
+}
+
+fn body_len(body: &FrameBody) -> u32 {
+    match body {
+        FrameBody::None => 0,
+        FrameBody::Bytes(bytes) => size(bytes.len()),
+        FrameBody::Blocks(payload) => payload.len,
     }
 }
 

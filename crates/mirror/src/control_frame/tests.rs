@@ -33,6 +33,8 @@ fn report() -> Report {
         demands: false,
         yields: true,
         stopping: false,
+        leaves: true,
+        dirty: 1 << 40,
         offer: 4,
         following: 0,
     }
@@ -55,6 +57,21 @@ fn all() -> Vec<ControlFrame> {
             number: 3,
             promises: vec![(VolumeId(1), 2), (VolumeId(u128::MAX), u64::MAX)],
         },
+        ControlFrame::Certificate(vec![
+            Left {
+                volume: VolumeId(5 << 100),
+                lineage: configuration(6).lineage(),
+                plain: true,
+            },
+            Left {
+                volume: VolumeId(6),
+                lineage: configuration(7).lineage(),
+                plain: false,
+            },
+        ]),
+        ControlFrame::Certificate(Vec::new()),
+        ControlFrame::CertificateAnswer { taken: true },
+        ControlFrame::CertificateAnswer { taken: false },
         ControlFrame::Report(report()),
         ControlFrame::Register(vec![
             (VolumeId(1), Message::Prepare { ballot }),

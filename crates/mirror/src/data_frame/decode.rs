@@ -1,9 +1,10 @@
 //! Understanding what the partner sent: checked once, here, so that nothing behind it checks again.
 
 use super::{
-    ANSWER, APPLY, ASK_BITS, ASK_COMMITTED, ASK_LATEST, BITS, BITS_SPAN, BadFrame, CANCEL,
-    COMMITTED, DIFFERS, DISCARD, DONE, DataFrame, FLUSH, FLUSHED, FORWARD, FUA, GRANT, HASHES,
-    LATEST, READY, REFUSED, STATE, STORED, WRITE, ZERO,
+    ANSWER, APPLY, ASK_BITS, ASK_BLOCKS, ASK_COMMITTED, ASK_LATEST, ASK_MEND, BITS, BITS_SPAN,
+    BLOCKS, BadFrame, CANCEL, COMMITTED, DIFFERS, DISCARD, DONE, DataFrame, FLUSH, FLUSHED,
+    FORWARD, FUA, GOOD, GRANT, HASHES, LATEST, MENDED, NO_BLOCKS, READY, REFUSED, STATE, STORED,
+    UNREADABLE, WRITE, ZERO,
 };
 use crate::control::VolumeSpec;
 use crate::fields::Fields;
@@ -58,6 +59,23 @@ impl DataFrame {
                     hashes,
                 });
             }
+            BLOCKS => {
+                let extent = take_extent(fields, spec, u64::from(MAX_WRITE_BYTES))?;
+                let FrameBody::Blocks(payload) = body else {
+                    return Err(bad_body);
+                };
+                if u64::from(payload.len) != extent.len
+                    || payload.len != fields.payload_len
+                    || payload.crc != fields.payload_crc
+                {
+                    return Err(bad_body);
+                }
+                return Ok(Self::Blocks {
+                    id: fields.seq,
+                    extent,
+                    payload,
+                });
+            }
             _ if body != FrameBody::None => return Err(bad_body),
             _ => {}
         }
@@ -92,6 +110,20 @@ impl DataFrame {
             DIFFERS => Self::Differs {
                 step: seq,
                 pieces: aux,
+                unreadable: fields.flags & UNREADABLE != 0,
+            },
+            ASK_BLOCKS => Self::AskBlocks {
+                id: seq,
+                extent: take_extent(fields, spec, u64::from(MAX_WRITE_BYTES))?,
+            },
+            ASK_MEND => Self::AskMend {
+                id: seq,
+                extent: take_extent(fields, spec, u64::from(MAX_WRITE_BYTES))?,
+            },
+            NO_BLOCKS => Self::NoBlocks { id: seq },
+            MENDED => Self::Mended {
+                id: seq,
+                good: fields.flags & GOOD != 0,
             },
             kind => return Err(BadFrame::Kind(kind)),
         })

@@ -110,7 +110,46 @@ fn every_frame_survives_the_wire() {
         DataFrame::Differs {
             step: 1,
             pieces: 0b10,
+            unreadable: false,
         },
+        DataFrame::Differs {
+            step: 2,
+            pieces: u64::MAX,
+            unreadable: true,
+        },
+        DataFrame::AskBlocks {
+            id: 5,
+            extent: Extent {
+                offset: 4096,
+                len: 8192,
+            },
+        },
+        DataFrame::Blocks {
+            id: 5,
+            extent: Extent {
+                offset: 4096,
+                len: 8192,
+            },
+            payload: Payload {
+                buffer: BufferId {
+                    slot: 3,
+                    generation: 1,
+                },
+                at: 0,
+                len: 8192,
+                crc: 7,
+            },
+        },
+        DataFrame::NoBlocks { id: 5 },
+        DataFrame::AskMend {
+            id: 6,
+            extent: Extent {
+                offset: 0,
+                len: 4096,
+            },
+        },
+        DataFrame::Mended { id: 6, good: true },
+        DataFrame::Mended { id: 7, good: false },
     ];
     for frame in frames {
         let (fields, body) = frame.clone().encode(&spec(), 4);

@@ -246,6 +246,22 @@ fn row_5_resumes_only_if_neither_restarted() {
 }
 
 #[test]
+fn row_5_an_inconsistent_copy_never_resumes() {
+    let both = configuration(1, 1, 3, B, false);
+    let (mut a, mut b) = (record(A, &[both], 1), record(B, &[both], 1));
+    (a.with, b.with) = (Some(Incarnation(2)), Some(Incarnation(1)));
+    // No run of this release leaves such a record behind; it must not be trusted all the same.
+    (a.inconsistent, a.prepared) = (true, Some(both));
+    assert_eq!(
+        decide(&a, &b, Some(both)),
+        Plan::Source {
+            node: B,
+            copy: Copy::Marked
+        }
+    );
+}
+
+#[test]
 fn row_6_the_one_that_did_not_crash_is_the_source() {
     let both = configuration(1, 1, 3, A, false);
     let (mut a, mut b) = (record(A, &[both], 1), record(B, &[both], 1));
@@ -373,10 +389,11 @@ fn a_split_brain_on_record_is_paired_only_through_the_copy_that_was_kept() {
         (a.wrote, b.wrote) = (true, true);
         (a.split_brain, b.split_brain) = (flags & 1 != 0, flags & 2 != 0);
         (a.keep, b.keep) = (flags & 4 != 0, flags & 8 != 0);
+        (a.give_up, b.give_up) = (flags & 32 != 0, flags & 64 != 0);
         b.base += u64::from(flags & 16 != 0);
         (a, b)
     };
-    for flags in 0..32 {
+    for flags in 0..128 {
         let (a, b) = split(flags);
         let plan = decide(&a, &b, Some(both));
         assert_eq!(plan, decide(&b, &a, Some(both)), "{flags}");
@@ -385,9 +402,9 @@ fn a_split_brain_on_record_is_paired_only_through_the_copy_that_was_kept() {
         } else {
             Copy::Everything
         };
-        let due = match flags & 12 {
-            4 if flags & 3 != 0 => Plan::Source { node: A, copy },
-            8 if flags & 3 != 0 => Plan::Source { node: B, copy },
+        let due = match (flags & (4 | 64) != 0, flags & (8 | 32) != 0) {
+            (true, false) if flags & 3 != 0 => Plan::Source { node: A, copy },
+            (false, true) if flags & 3 != 0 => Plan::Source { node: B, copy },
             _ => Plan::SplitBrain,
         };
         assert_eq!(plan, due, "{flags}");

@@ -28,6 +28,12 @@ impl Membership {
         if matches!(contact, Contact::Silent { .. }) {
             self.fresh = false;
         }
+        // Another run is there: what the one before left is the past.
+        if let (Contact::Heard { incarnation }, Some((run, _))) = (contact, self.certified)
+            && incarnation != run
+        {
+            self.certified = None;
+        }
         self.contact = contact;
     }
 
@@ -101,7 +107,13 @@ impl Membership {
             FromVolume::Closed { clean } => self.closed(clean),
             FromVolume::Unreadable { .. } => self.unreadable += 1,
             FromVolume::Serving { epoch } => self.in_force = epoch,
-            FromVolume::Opened { .. } | FromVolume::Suspended => {}
+            FromVolume::Opened { .. }
+            | FromVolume::Suspended
+            | FromVolume::Damaged { .. }
+            | FromVolume::Repaired { .. }
+            | FromVolume::Differs { .. }
+            | FromVolume::Verified(_)
+            | FromVolume::ResyncRestarted => {}
         }
     }
 
@@ -155,10 +167,12 @@ impl Membership {
         (open && self.settings.partner.is_some()).then_some(ToVolume::Ask)
     }
 
-    /// After a split brain a person keeps this node's copy; what the other one wrote since they
-    /// parted is lost. Whether there is a split brain to be resolved.
-    pub fn keep(&mut self) -> bool {
-        self.keep = self.durable.split_brain;
-        self.keep
+    /// After a split brain a person keeps this node's copy, or (`mine` is false) the partner's;
+    /// what the other one wrote since they parted is lost. Whether there is a split brain to be
+    /// resolved.
+    pub fn keep(&mut self, mine: bool) -> bool {
+        self.keep = self.durable.split_brain && mine;
+        self.give_up = self.durable.split_brain && !mine;
+        self.durable.split_brain
     }
 }

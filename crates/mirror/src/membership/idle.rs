@@ -64,8 +64,23 @@ impl Membership {
 
     /// A volume with one replica.
     fn single(&mut self, turn: &mut Turn<'_>) -> bool {
-        if self.durable.configuration.epoch > 0 {
+        let there = self.durable.configuration.epoch;
+        if there > 0 && self.durable.base == there && self.durable.prepared.is_none() {
             return self.begin_alone(turn, turn.now);
+        }
+        if there > 0 && self.durable.configuration.members != self.only_me() {
+            // The other copy was taken away before this node was the only member.
+            self.why = Why::Outdated;
+            return false;
+        }
+        if there > 0 {
+            // It had another copy. Nothing is marked for that from now on, so a configuration of
+            // its own makes every older copy one that is compared whole.
+            let single = self.new_configuration(turn, self.only_me(), false);
+            return self.persist(turn, |it| {
+                it.adopt(single);
+                it.base = single.epoch;
+            });
         }
         if !self.settings.create {
             self.why = Why::NeedsCreation;
@@ -113,7 +128,9 @@ impl Membership {
             Why::NeedsPartner
         } else if open_join && !held {
             Why::OpenJoin
-        } else if turn.now < self.started + timing.grant() || turn.now < since + timing.silence {
+        } else if turn.now < self.started + timing.grant()
+            || turn.now < since + timing.silence && !self.is_certified(turn.now)
+        {
             Why::Starting
         } else if configuration.members == self.only_me() && !open_join {
             return self.begin_alone(turn, self.promise_until.max(turn.now));
@@ -123,7 +140,9 @@ impl Membership {
         let Some(wanted) = self.wanted.filter(|_| self.why == Why::Lazy) else {
             return false;
         };
-        turn.now >= self.alone_from(since, wanted) && self.go_alone(turn)
+        // A partner that has ended and did nothing alone was not cut off, nor is this node.
+        let due = self.is_certified(turn.now) || turn.now >= self.alone_from(since, wanted);
+        due && self.go_alone(turn)
     }
 
     /// When the unilateral step may be taken. Initiators that answered whenever they were asked
@@ -155,16 +174,17 @@ impl Membership {
         self.decided = None;
         let alone = self.new_configuration(turn, self.only_me(), true);
         let idle = self.writing.is_none();
+        let why = match self.is_certified(turn.now) {
+            true => "the partner's daemon has ended",
+            false => "the partner is silent on every channel",
+        };
         let durable = self.persist(turn, |it| {
             it.adopt(alone);
             it.wrote = true;
             it.clean = false;
         });
         if idle && !durable {
-            let text = format!(
-                "the partner is silent on every channel: going on alone (epoch {})",
-                alone.epoch
-            );
+            let text = format!("{why}: going on alone (epoch {})", alone.epoch);
             turn.event(Severity::Warning, text);
         }
         durable

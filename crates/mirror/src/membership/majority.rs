@@ -36,7 +36,9 @@ impl Membership {
             Why::LostVotes
         } else if !served && self.crashed && self.settings.write_back && self.intents > 0 && !sole {
             Why::NeedsWrites
-        } else if turn.now < since + timing.silence || turn.now < self.started + timing.grant() {
+        } else if turn.now < since + timing.silence && !self.is_certified(turn.now)
+            || turn.now < self.started + timing.grant()
+        {
             Why::Starting
         } else if sole && self.durable.prepared.is_none() {
             return self.begin_alone(turn, self.promise_until.max(turn.now));
@@ -53,6 +55,11 @@ impl Membership {
             + timing.silence
             + wait(!self.lower(), timing.precedence)
             + wait(self.wanted.is_none(), UNUSED);
+        // A partner that has ended asks for nothing, so nobody need be let pass.
+        let due = match self.is_certified(turn.now) {
+            true => turn.now,
+            false => due,
+        };
         if turn.now >= due.max(begin) + UNANSWERED {
             self.why = Why::NeedsQuorum;
         }

@@ -39,7 +39,10 @@ impl Membership {
     /// Whether this node should leave the volume to its partner, once it stands still.
     pub(super) fn would_yield(&self) -> bool {
         let demanded = self.current_view().is_some_and(|it| it.demands);
-        self.disk_failed || self.leaving() || demanded && !(self.eject.is_some() && self.lower())
+        self.disk_failed
+            || self.leaving()
+            || self.is_aside()
+            || demanded && !(self.eject.is_some() && self.lower())
     }
 
     /// Serves as a member of the present configuration with this run of the partner.
@@ -80,10 +83,14 @@ impl Membership {
         self.candidate = None;
         // What was the matter with the partner was settled by what is served now.
         self.eject = None;
+        self.certified = None;
     }
 
     pub(super) fn step_member(&mut self, turn: &mut Turn<'_>) -> bool {
         let gone = match (self.contact, self.current_view()) {
+            (Contact::Silent { .. }, _) if self.is_certified(turn.now) => {
+                Some("the partner's daemon has ended")
+            }
             (Contact::Silent { .. }, _) => Some("the partner is silent on every channel"),
             (Contact::Heard { incarnation }, _) if Some(incarnation) != self.with => {
                 Some("the partner restarted")

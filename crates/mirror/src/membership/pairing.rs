@@ -128,8 +128,10 @@ impl Membership {
     pub(super) fn become_source(&mut self, turn: &mut Turn<'_>, view: &Report, copy: Copy) -> bool {
         let found = Self::register_value(turn, view);
         let mine = self.durable.configuration;
-        if found.is_some_and(|it| it.lineage() == mine.lineage()) && mine.members == self.only_me()
-        {
+        // A copy that was chosen after a split brain begins a new configuration: its adoption ends
+        // the split on both sides.
+        let there = found.is_some_and(|it| it.lineage() == mine.lineage());
+        if there && mine.members == self.only_me() && !self.durable.split_brain {
             let unserved = self.role == Role::Idle || self.served != Some(mine.lineage());
             return unserved && self.begin_alone(turn, turn.now);
         }
@@ -218,20 +220,20 @@ impl Membership {
         if self.round.is_some() {
             return false;
         }
-        // Far above any ballot of runs before, which this node has forgotten: one number must
-        // never stand for two rounds.
-        let forgotten = self
-            .highest
-            .max(view.ballot)
-            .0
-            .saturating_add(FORGOTTEN_BALLOTS);
-        self.highest = Ballot(forgotten);
+        self.highest = self.highest.max(view.ballot);
+        self.highest = self.unused_ballot();
         let witness = self.durable.configuration.witness;
         self.begin_round(turn, None, self.durable.configuration, witness);
         if let Some(round) = &mut self.round {
             round.without_own = true;
         }
         false
+    }
+
+    /// Far above any ballot of runs before, which this node has forgotten: one number must never
+    /// stand for two rounds.
+    pub(super) fn unused_ballot(&self) -> Ballot {
+        Ballot(self.highest.0.saturating_add(FORGOTTEN_BALLOTS)).after(self.settings.me)
     }
 
     /// Takes the end of a round, or gives it up; what it left behind the next one finds.
@@ -280,7 +282,7 @@ impl Membership {
         }
         self.decided = None;
         self.adopting = None;
-        self.keep = false;
+        (self.keep, self.give_up) = (false, false);
         self.with = both.then(|| view.incarnation());
         if both {
             // The partner adopts next; its report ends the wait.
@@ -371,6 +373,7 @@ impl Membership {
             it.clean = false;
         });
         if durable {
+            (self.keep, self.give_up) = (false, false);
             self.role = Role::Target {
                 source: lineage,
                 incarnation: view.incarnation(),

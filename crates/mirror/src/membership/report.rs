@@ -1,8 +1,8 @@
 //! What a node tells its partner about one volume, whole each time it changes and now and then
 //! besides: nothing depends on any one message, the newest report says it all.
 
-use super::Membership;
 use super::roles::{Path, Role, Sync};
+use super::{Maintenance, Membership};
 use crate::control::{Configuration, Incarnation};
 use crate::decide::Record;
 use crate::register::{Ballot, Vote};
@@ -28,6 +28,10 @@ pub struct Report {
     pub yields: bool,
     /// This node is being stopped.
     pub stopping: bool,
+    /// This node is in maintenance, or on its way there: initiators should prefer the partner.
+    pub leaves: bool,
+    /// Bytes that are marked here: what this copy got since the two parted.
+    pub dirty: u64,
     /// As the source: the union of both sides' dirty bits is durable, the target may follow.
     /// Counts the attempts; 0: no offer.
     pub offer: u32,
@@ -65,6 +69,8 @@ impl Membership {
             demands: self.eject.is_some(),
             yields: self.quiet() && self.would_yield(),
             stopping: self.stopping.is_some(),
+            leaves: self.maintenance != Maintenance::Off,
+            dirty: self.dirty,
             offer: offering,
             following: match self.role {
                 Role::Target { offer, .. } if self.path == Path::Following => offer,
@@ -79,6 +85,7 @@ impl Membership {
         record.crashed = self.crashed;
         record.disk_failed |= self.disk_failed;
         record.keep = self.keep;
+        record.give_up = self.give_up;
         record.with = self.with;
         record
     }

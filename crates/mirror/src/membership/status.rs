@@ -87,6 +87,10 @@ pub struct VolumeStatus {
     pub unreadable: u64,
     /// Times that the partner was put out for slowness in this run.
     pub ejections: u32,
+    /// Why the partner could not serve it if this node stopped now; `None`: it could.
+    pub needed: Option<String>,
+    /// Bytes that the partner says are marked on its copy; `None`: it is not heard.
+    pub partner_dirty: Option<u64>,
 }
 
 impl Membership {
@@ -104,6 +108,12 @@ impl Membership {
                 passing && self.served.is_some() && self.stopping.is_none()
             }
         }
+    }
+
+    /// Whether nothing but an initiator's wish is missing to go on alone.
+    #[must_use]
+    pub fn is_lazy(&self) -> bool {
+        self.role == Role::Idle && self.why == Why::Lazy
     }
 
     /// Whether neither partner nor witness answers: the other two of three may go on meanwhile.
@@ -162,17 +172,18 @@ impl Membership {
             channel: self.channel,
             unreadable: self.unreadable,
             ejections: self.ejections,
+            needed: self.needed(),
+            partner_dirty: self.current_view().map(|it| it.dirty),
         }
     }
 
     fn alarm(&self) -> bool {
-        let stuck = match self.role {
-            Role::Idle => !matches!(
-                self.why,
-                Why::Opening | Why::Starting | Why::Meeting | Why::Deciding | Why::Stopping
-            ),
+        let passing = match self.why {
+            Why::Opening | Why::Starting | Why::Meeting | Why::Deciding | Why::Stopping => true,
+            Why::Maintenance => self.is_covered(),
             _ => false,
         };
+        let stuck = self.role == Role::Idle && !passing;
         stuck || self.disk_failed || self.durable.split_brain
     }
 
@@ -184,6 +195,9 @@ impl Membership {
                 format!("being brought up to date by node {partner}; serves nobody until then")
             }
             Role::Alone(_) if self.settings.partner.is_none() => String::from("single replica"),
+            Role::Alone(Sync::Off) if self.partner_leaves() => {
+                format!("serves alone; node {partner} is in maintenance")
+            }
             Role::Alone(sync) => {
                 let what = match sync {
                     Sync::Off if self.channel != Some(true) => "waits for a data connection to",
@@ -249,6 +263,7 @@ impl Membership {
             Why::DiskFailed => String::from("this node's disk failed: replace or clear it"),
             Why::Refused => self.refused.clone().unwrap_or_default(),
             Why::Stopping => String::from("stopping"),
+            Why::Maintenance => self.aside_reason(partner),
         }
     }
 }

@@ -8,7 +8,7 @@ use core::time::Duration;
 /// here.
 const HANDOVER: Duration = Duration::from_secs(5);
 /// How much later than asked a data path may answer before it is no longer waited for.
-const GRACE: Duration = Duration::from_secs(2);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 
 /// How far an orderly stop has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(super) struct Stop {
 
 /// How far the partner is with a volume that this node leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Handover {
+pub(super) enum Handover {
     /// There is nobody who could take it over.
     None,
     /// The partner may still need what this replica acknowledges, or is on its way to go alone.
@@ -125,7 +125,7 @@ impl Membership {
     }
 
     /// How far the partner is with what this node leaves to it.
-    fn handover(&self) -> Handover {
+    pub(super) fn handover(&self) -> Handover {
         let together = self.durable.configuration.members.count() == 2 && self.served.is_some();
         let Some(view) = self.current_view().filter(|_| together) else {
             return Handover::None;

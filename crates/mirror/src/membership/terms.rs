@@ -152,4 +152,6 @@ pub enum Why {
     Refused,
     /// This node is being stopped.
     Stopping,
+    /// This node is in maintenance.
+    Maintenance,
 }

@@ -1,6 +1,7 @@
 //! Admission: an operation gets its number, or goes to the owner to get one.
 
 use super::intake::{From, Held};
+use super::links::Asked;
 use super::running::{Local, Origin, Running};
 use super::stage::Role;
 use super::turn::Turn;
@@ -53,16 +54,16 @@ impl Volume {
     }
 
     fn sequence(&mut self, order: u64, held: Held, turn: &mut Turn<'_>) {
-        let (origin, channel) = match held.from {
-            From::Here(ticket) => (Origin::Here(Some(ticket)), None),
-            From::Partner { id, channel } => (Origin::Forward(id), Some(channel)),
+        let (origin, asked) = match held.from {
+            From::Here(ticket) => (Origin::Here(Some(ticket)), Asked::Nowhere),
+            From::Partner { id, asked } => (Origin::Forward(id), asked),
         };
         let operation = held.operation;
         self.spoil_reads(operation.extent());
         let seq = self.insert(Running::new(operation, origin, Some(order), turn.now));
         self.counts.sequenced += 1;
         match self.role() {
-            Role::Owner => self.send_sequenced(seq, channel, turn),
+            Role::Owner => self.send_sequenced(seq, asked, turn),
             _ => self.mirror_or_mark(seq, turn),
         }
         self.begin_apply(seq, turn);

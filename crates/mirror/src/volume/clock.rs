@@ -29,6 +29,10 @@ impl Volume {
         self.tell_late(turn);
         self.start_cleaning(turn);
         self.tell_progress(turn);
+        self.ask_for_mends(turn);
+        self.refuse_unmended_reads(turn);
+        self.look_after_verification(turn);
+        self.watch_resync(turn);
     }
 
     /// A replica that hears nothing of what it applied asks, so that its intents can be cleared.
@@ -68,7 +72,9 @@ impl Volume {
                 .values()
                 .any(|forwarded| forwarded.since < before)
                 || self.late_flush(before)
-                || self.source().is_some_and(|source| source.late(before));
+                || self.source().is_some_and(|source| source.late(before))
+                || self.mends.late(before)
+                || self.verification.as_ref().is_some_and(|it| it.late(before));
         if late {
             self.late_told = turn.now;
             turn.tell(FromVolume::Late);
@@ -82,6 +88,8 @@ impl Volume {
             || !self.flushes.is_empty()
             || !self.inherited.is_empty()
             || self.reads.wait()
+            || self.mends.wait()
+            || self.verification.is_some()
             || self.source().is_some();
         // A tick that is planned already is never put off, and looking for the next one costs.
         let planned = self.tick_at.filter(|at| *at > now);
@@ -102,7 +110,9 @@ impl Volume {
             Stage::Alone(alone) => Some(alone.not_before),
             _ => None,
         };
-        [not_before, self.drain_deadline()]
+        let paced = self.source().and_then(|_| self.pace.next_at(now));
+        let looks = self.verification.as_ref().map(|it| it.next_at);
+        [not_before, self.drain_deadline(), paced, looks]
             .into_iter()
             .flatten()
             .filter(|at| *at > now)

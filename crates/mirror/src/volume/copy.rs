@@ -1,6 +1,7 @@
 //! The steps of a resync's copy, at the source: read, hash, compare at the target, and what
 //! differs is read again under the range lock and sent.
 
+use super::links::Asked;
 use super::running::{Local, Origin, Running};
 use super::source::Phase;
 use super::turn::Turn;
@@ -18,10 +19,17 @@ use core::ops::Range;
 
 /// Chunks in a step: 1 MiB, the longest write.
 const STEP_CHUNKS: u64 = 16;
-/// Steps at once while no initiator is active: they hide the round trip.
-const STEPS_IDLE: usize = 4;
-/// Steps at once while initiators write: their latency comes first, the copy never stands still.
-const STEPS_BUSY: usize = 2;
+/// The same while initiators are not to wait behind a long one: 256 KiB.
+const SHORT_STEP_CHUNKS: u64 = 4;
+/// Steps at once while nothing holds the copy back: they hide the round trip and both disks. What
+/// a small pool lends to a resync, and fewer than a target compares at once.
+const STEPS: usize = 12;
+/// Steps at once while it is held back: what they may do is bounded in time as well.
+const STEPS_LIMITED: usize = 4;
+/// After so many whole steps in a row that differed everywhere, steps are sent without asking.
+const BLIND_AFTER: u32 = 8;
+/// One step in so many is compared all the same: where both are equal again, asking pays.
+const PROBE_EVERY: u64 = 16;
 /// When a chunk that could not be read is tried again.
 const RETRY_AFTER: Time = Time::from_secs(10);
 
@@ -32,6 +40,8 @@ pub(super) struct CopyStep {
     touched: u64,
     state: State,
     since: Time,
+    /// It is sent without asking what differs.
+    blind: bool,
 }
 
 enum State {
@@ -66,6 +76,10 @@ enum State {
 }
 
 impl CopyStep {
+    pub(super) const fn waits_for_memory(&self) -> bool {
+        matches!(self.state, State::NeedBuffer)
+    }
+
     pub(super) fn late(&self, before: Time) -> bool {
         matches!(self.state, State::Asking { .. }) && self.since < before
     }
@@ -92,12 +106,13 @@ fn overlap(step: &Range<u64>, others: &Range<u64>) -> u64 {
 impl Volume {
     pub(super) fn advance_copying(&mut self, turn: &mut Turn<'_>) {
         self.send_summed(turn);
+        self.pace.adjust(turn.now, self.dirty.bytes());
+        let most = if self.pace.is_limited() {
+            STEPS_LIMITED
+        } else {
+            STEPS
+        };
         let Some(source) = self.source() else { return };
-        let busy = self
-            .running
-            .values()
-            .any(|running| matches!(running.origin, Origin::Here(_)));
-        let most = if busy { STEPS_BUSY } else { STEPS_IDLE };
         if source.steps.is_empty() && self.dirty.bytes() == 0 && !self.suspended {
             return self.set_phase(Phase::Draining { state_sent: false });
         }
@@ -107,6 +122,7 @@ impl Volume {
         while self
             .source()
             .is_some_and(|source| source.steps.len() < most)
+            && self.pace.may_begin(turn.now)
         {
             if !self.start_step(turn) {
                 return;
@@ -118,7 +134,12 @@ impl Volume {
         let Some(source) = self.source() else {
             return false;
         };
-        let Some(chunks) = self.dirty.next_run(source.cursor, STEP_CHUNKS) else {
+        let most = if self.pace.is_limited() {
+            SHORT_STEP_CHUNKS
+        } else {
+            STEP_CHUNKS
+        };
+        let Some(chunks) = self.dirty.next_run(source.cursor, most) else {
             // Round again, for what could not be read before.
             let again = source.steps.is_empty()
                 && self.dirty.bytes() > 0
@@ -132,8 +153,11 @@ impl Volume {
         let len = u32::try_from(self.dirty.extent(&chunks).len).expect("a step is at most 1 MiB");
         let request = self.next_request;
         self.next_request += 1;
+        self.pace.step_begun(turn.now, u64::from(len));
         let source = self.source_mut().expect("looked at just now");
         source.cursor = chunks.end;
+        let blind = source.differed >= BLIND_AFTER && !source.begun.is_multiple_of(PROBE_EVERY);
+        source.begun += 1;
         source.steps.insert(
             request,
             CopyStep {
@@ -142,6 +166,7 @@ impl Volume {
                 touched: 0,
                 state: State::NeedBuffer,
                 since: turn.now,
+                blind,
             },
         );
         turn.out.push(VolumeAction::NeedBuffer { request, len });
@@ -158,6 +183,11 @@ impl Volume {
             .filter(|step| step.buffer.is_none())
             .map(|step| step.chunks.clone())
         else {
+            if self.buffer_to_mend(request, buffer, turn)
+                || self.buffer_to_look(request, buffer, turn)
+            {
+                return;
+            }
             return self.buffer_to_compare(request, buffer, turn);
         };
         // A write that the disk has not got yet: what is read may be older than what is marked.
@@ -173,6 +203,9 @@ impl Volume {
         let step = self.step(request).expect("looked at just now");
         step.buffer = Some(buffer);
         step.touched = touched;
+        if step.blind {
+            return self.lock_step(request, extent, turn);
+        }
         step.state = State::Reading;
         self.start_io(
             Use::Step(request),
@@ -315,13 +348,29 @@ impl Volume {
         self.clean(chunks.start..first);
         self.clean(last..chunks.end);
         if differing == 0 {
+            if let Some(source) = self.source_mut() {
+                source.differed = 0;
+            }
             let buffer = self
                 .source_mut()
                 .and_then(|source| source.steps.remove(&id))
                 .and_then(|step| step.buffer);
             return turn.release(buffer.expect("a step that was hashed has a buffer"));
         }
+        if let Some(source) = self.source_mut() {
+            // Only what was compared as a whole tells whether asking pays.
+            source.differed = if pieces & all == all {
+                source.differed.saturating_add(1)
+            } else {
+                0
+            };
+        }
         let extent = self.dirty.extent(&(first..last));
+        self.lock_step(id, extent, turn);
+    }
+
+    /// What is to be sent is read once nobody writes there any more.
+    fn lock_step(&mut self, id: u64, extent: Extent, turn: &mut Turn<'_>) {
         let order = self.intake.next_order();
         self.step(id).expect("looked at just now").state = State::Locking { order, extent };
         if self.intake.lock.enter(order, extent) {
@@ -334,6 +383,9 @@ impl Volume {
             self.counts.resync_compared += self.dirty.extent(&chunks).len;
         }
         if let Some(source) = self.source_mut() {
+            if !chunks.is_empty() {
+                source.moved = true;
+            }
             source.done += (chunks.end - chunks.start) * CHUNK;
         }
         self.dirty.clear(chunks);
@@ -397,7 +449,7 @@ impl Volume {
                 turn.now,
             ));
             self.begin_apply(seq, turn);
-            self.send_sequenced(seq, None, turn);
+            self.send_sequenced(seq, Asked::Nowhere, turn);
         }
     }
 
@@ -412,6 +464,9 @@ impl Volume {
         let State::Sent { extent } = step.state else {
             unreachable!("only what was sent is stored")
         };
+        if step.blind {
+            self.counts.resync_blind += extent.len;
+        }
         self.counts.resync_copied += extent.len;
         self.clean(Dirty::chunks(extent));
     }

@@ -1,7 +1,10 @@
 //! Plain numbers about a volume's data path, for status and metrics.
 
 use super::Volume;
+use super::pace::PaceStatus;
 use super::stage::Stage;
+use super::verify::VerifyStatus;
+use super::watchdog::ResyncWait;
 
 /// Counted since the volume was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,8 +35,23 @@ pub struct Counts {
     pub resync_compared: u64,
     /// Bytes among them that differed and were copied to the partner.
     pub resync_copied: u64,
+    /// Bytes among those that were sent without asking what differs, because everything before
+    /// had differed.
+    pub resync_blind: u64,
     /// Resyncs that had to take all of the volume as different.
     pub full_resyncs: u64,
+    /// Reads of initiators that found blocks unreadable here while the partner was a member.
+    pub unreadable: u64,
+    /// Times that blocks here were rewritten from the partner.
+    pub repaired: u64,
+    /// Times that the partner's blocks were rewritten from here because it asked.
+    pub mended_there: u64,
+    /// Pieces of 64 KiB that verifications found different.
+    pub verify_differing: u64,
+    /// Bytes that verifications compared.
+    pub verify_compared: u64,
+    /// Attempts of resyncs that stood still and were begun anew.
+    pub resync_restarts: u64,
 }
 
 /// A copy under way.
@@ -47,6 +65,15 @@ pub struct ResyncStatus {
     pub done: u64,
     /// Whether everything is copied and the partner may join.
     pub ready: bool,
+    /// Where it is, in one word: `collecting`, `persisting`, `waiting`, `copying`, `draining`,
+    /// `flushing`, `ready`, or `following` at the target.
+    pub phase: &'static str,
+    /// Steps under way (source only).
+    pub steps: usize,
+    /// What it waits for, as of the last tick, if that has a name (source only).
+    pub waits: Option<ResyncWait>,
+    /// How fast it may go, and why (source only).
+    pub pace: PaceStatus,
 }
 
 /// How a volume's data path is.
@@ -73,6 +100,8 @@ pub struct VolumeStatus {
     pub dirty: u64,
     /// Regions with a set intent.
     pub intents: usize,
+    /// A verification that runs, or the last one.
+    pub verify: Option<VerifyStatus>,
     /// A copy, if one is under way.
     pub resync: Option<ResyncStatus>,
     /// Counters.
@@ -104,6 +133,7 @@ impl Volume {
             channels: self.links.counts(),
             dirty: self.dirty.bytes(),
             intents: self.intents.count(),
+            verify: self.verify_status(),
             resync: self.resync_status(),
             counts: self.counts,
         }

@@ -2,6 +2,7 @@
 //! is kept until then: a grant may come long after the initiator was told BUSY.
 
 use super::intake::{From, Held};
+use super::running::weight;
 use super::turn::Turn;
 use super::{DROP_AGE, MAX_BYTES_IN_FLIGHT, MAX_IN_FLIGHT, Volume};
 use crate::control::Time;
@@ -93,7 +94,9 @@ impl Volume {
             token: forwarded.token.0,
             operation: forwarded.operation.clone(),
         };
+        let weight = weight(&forwarded.operation);
         let channel = self.send(frame, turn);
+        self.links.charge(channel, weight);
         self.forwards
             .get_mut(&id)
             .expect("looked at just now")
@@ -126,6 +129,8 @@ impl Volume {
             return;
         };
         self.bytes_forwarded -= forwarded.operation.carried();
+        self.links
+            .relieve(forwarded.channel, weight(&forwarded.operation));
         Self::release(&forwarded.operation, turn);
         if let Some(ticket) = forwarded.ticket {
             let refusal = if forwarded.cancelled {

@@ -49,6 +49,8 @@ impl Volume {
         let forward = data_frame::is_forward(fields.kind) && self.role() == Role::Owner;
         if forward && self.is_from_partner(channel, fields) && self.is_agreed(channel) {
             self.turn_forward_away(fields.seq, channel, turn);
+        } else if data_frame::is_blocks(fields.kind) && self.is_from_partner(channel, fields) {
+            self.blocks_found_no_room(fields.seq);
         } else {
             self.counts.stale += 1;
         }
@@ -128,15 +130,44 @@ impl Volume {
             (Target, DataFrame::AskBits { offset }) => self.bits_asked(offset, channel, turn),
             (Alone, DataFrame::Bits { offset, bits }) => self.bits_came(offset, &bits, turn),
             (
-                Target,
+                Target | Replica,
                 DataFrame::Hashes {
                     step,
                     extent,
                     hashes,
                 },
             ) => self.hashes_came(step, extent, hashes, channel, turn),
-            (Alone, DataFrame::Differs { step, pieces }) => self.differs(step, pieces, turn),
+            (Alone, DataFrame::Differs { step, pieces, .. }) => self.differs(step, pieces, turn),
+            (
+                Owner,
+                DataFrame::Differs {
+                    step,
+                    pieces,
+                    unreadable,
+                },
+            ) => self.looked_there(step, pieces, unreadable, turn),
 
+            (Replica, DataFrame::AskBlocks { id, extent }) => {
+                self.blocks_asked(id, extent, channel, turn)
+            }
+            (
+                Owner,
+                DataFrame::Blocks {
+                    id,
+                    extent,
+                    payload,
+                },
+            ) => self.blocks_came(id, extent, payload, turn),
+            (Owner, DataFrame::NoBlocks { id }) => self.no_blocks(id, turn),
+            (Owner, DataFrame::AskMend { id, extent }) => {
+                self.mend_asked(id, extent, channel, turn)
+            }
+            (Replica, DataFrame::Mended { id, good }) => self.mended_there(id, good, turn),
+
+            (_, DataFrame::Blocks { payload, .. }) => {
+                self.counts.stale += 1;
+                turn.release(payload.buffer);
+            }
             (_, DataFrame::Apply { operation, .. } | DataFrame::Forward { operation, .. }) => {
                 self.counts.stale += 1;
                 Self::release(&operation, turn);

@@ -2,6 +2,7 @@
 //! node is the owner. They keep the time and the token with which they came.
 
 use super::Volume;
+use super::links::Asked;
 use super::stage::{Role, Stage};
 use super::turn::Turn;
 use super::{DROP_AGE, owner};
@@ -45,7 +46,7 @@ pub(super) enum From {
     /// An initiator of this node.
     Here(Ticket),
     /// The partner forwarded it.
-    Partner { id: u64, channel: ChannelId },
+    Partner { id: u64, asked: Asked },
 }
 
 impl Intake {
@@ -107,13 +108,13 @@ impl Intake {
             .map(|(order, _)| *order)
     }
 
-    /// The answer to this forward shall go there.
-    pub(super) fn move_forward(&mut self, forward: u64, to: ChannelId) {
+    /// This forward came once more, there.
+    pub(super) fn forward_again(&mut self, forward: u64, channel: ChannelId) {
         for held in self.held.values_mut() {
-            if let From::Partner { id, channel } = &mut held.from
+            if let From::Partner { id, asked } = &mut held.from
                 && *id == forward
             {
-                *channel = to;
+                asked.on(channel);
             }
         }
     }
@@ -195,7 +196,7 @@ impl Volume {
         Self::release(&held.operation, turn);
         match held.from {
             From::Here(ticket) => turn.complete(ticket, Err(refusal)),
-            From::Partner { id, channel } => self.refuse_forward(id, channel, turn),
+            From::Partner { id, asked } => self.refuse_forward(id, asked, turn),
         }
     }
 
@@ -230,7 +231,7 @@ impl Volume {
         for next in granted {
             if self.intake.get(next).is_some() {
                 self.intake.runnable.insert(next);
-            } else {
+            } else if !self.mend_granted(next, turn) && !self.look_granted(next, turn) {
                 self.copy_granted(next, turn);
             }
         }

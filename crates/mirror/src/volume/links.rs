@@ -1,6 +1,9 @@
 //! The data channels. Nothing but `Ready` is sent or accepted on one before both sides said on it
 //! that they are in the same configuration and attempt: what an older one left in a socket is
 //! refused by its receiver, and what a newer one sends early is never sent.
+//!
+//! Frames are spread over all channels that are ready, and overtake each other: operations carry
+//! numbers, and whoever receives them needs no other order.
 
 use super::Volume;
 use super::stage::Stage;
@@ -10,16 +13,50 @@ use crate::data_frame::DataFrame;
 use crate::volume_action::{ChannelId, VolumeAction};
 use alloc::vec::Vec;
 
+/// The channel in use is kept until so many more bytes are unanswered on it than on the emptiest
+/// one: what small operations want sent in one turn leaves in one send, and large payloads spread.
+const KEPT_AHEAD: u64 = 64 << 10;
+
 #[derive(Default)]
 pub(super) struct Links {
     all: Vec<Link>,
-    turn: usize,
+    /// Where the last frame went that asks for an answer.
+    last: Option<ChannelId>,
 }
 
 struct Link {
     channel: ChannelId,
     incarnation: Incarnation,
     ready: bool,
+    /// Bytes of operations that were sent on it and not answered.
+    load: u64,
+}
+
+/// On which channels a question came. It is asked again on another channel when the one died at
+/// the asker, and what was under way on the dead one may come after that: ▲ so what was asked on
+/// more than one is answered on all of them, for the one that came last may be the dead one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Asked {
+    #[default]
+    Nowhere,
+    On(ChannelId),
+    Repeatedly,
+}
+
+impl Asked {
+    pub(super) fn on(&mut self, channel: ChannelId) {
+        *self = match *self {
+            Self::Nowhere => Self::On(channel),
+            Self::On(before) if before == channel => *self,
+            Self::On(_) | Self::Repeatedly => Self::Repeatedly,
+        };
+    }
+
+    fn gone(&mut self, channel: ChannelId) {
+        if *self == Self::On(channel) {
+            *self = Self::Nowhere;
+        }
+    }
 }
 
 impl Links {
@@ -37,22 +74,38 @@ impl Links {
         self.all.iter().any(|link| link.ready)
     }
 
-    /// The next channel in turn.
+    /// Where the next question goes: the channel with the fewest unanswered bytes, or the last one
+    /// while it has hardly more.
     pub(super) fn pick(&mut self) -> Option<ChannelId> {
-        let count = self.all.len();
-        for _ in 0..count {
-            self.turn = (self.turn + 1) % count;
-            if self.all[self.turn].ready {
-                return Some(self.all[self.turn].channel);
-            }
+        let ready = || self.all.iter().filter(|link| link.ready);
+        let emptiest = ready().min_by_key(|link| link.load)?;
+        let kept = ready().find(|link| Some(link.channel) == self.last);
+        let link = kept
+            .filter(|link| link.load <= emptiest.load + KEPT_AHEAD)
+            .unwrap_or(emptiest);
+        self.last = Some(link.channel);
+        self.last
+    }
+
+    /// So many bytes were sent there.
+    pub(super) fn charge(&mut self, channel: Option<ChannelId>, bytes: u64) {
+        if let Some(link) = channel.and_then(|channel| self.find(channel)) {
+            link.load += bytes;
         }
-        None
+    }
+
+    /// They are answered.
+    pub(super) fn relieve(&mut self, channel: Option<ChannelId>, bytes: u64) {
+        if let Some(link) = channel.and_then(|channel| self.find(channel)) {
+            link.load = link.load.saturating_sub(bytes);
+        }
     }
 
     /// Another configuration: nothing is agreed on any more.
     pub(super) fn forget(&mut self) {
         for link in &mut self.all {
             link.ready = false;
+            link.load = 0;
         }
     }
 
@@ -96,6 +149,7 @@ impl Volume {
             channel,
             incarnation,
             ready: false,
+            load: 0,
         });
         if self.links.all.len() == 1 {
             turn.tell(FromVolume::Channel { up: true });
@@ -117,13 +171,17 @@ impl Volume {
 
     /// Whatever was sent on a channel and not answered has none now.
     fn lose_channel(&mut self, channel: ChannelId) {
+        if let Some(link) = self.links.find(channel) {
+            link.load = 0;
+        }
         let gone = |on: &mut Option<ChannelId>| {
             on.take_if(|on| *on == channel);
         };
         for running in self.running.values_mut() {
             gone(&mut running.channel);
             gone(&mut running.asked);
-            gone(&mut running.tell);
+            running.tell.gone(channel);
+            running.reply.gone(channel);
         }
         for forwarded in self.forwards.values_mut() {
             gone(&mut forwarded.channel);
@@ -135,7 +193,11 @@ impl Volume {
         if let Some(source) = self.source_mut() {
             source.channel_gone(channel);
         }
-        self.forget_question(channel);
+        self.mends.channel_gone(channel);
+        if let Some(verification) = &mut self.verification {
+            verification.channel_gone(channel);
+        }
+        self.forget_question();
     }
 
     /// Everything that waits for an answer and has no channel is sent again.
@@ -156,6 +218,8 @@ impl Volume {
             _ => {}
         }
         self.resend_flushes(turn);
+        self.ask_for_mends(turn);
+        self.send_looks(turn);
     }
 
     /// Says on a channel which configuration this side is in.
@@ -229,6 +293,26 @@ impl Volume {
         if let Some(channel) = channel.filter(|channel| self.links.is_ready(*channel)) {
             self.push_frame(channel, frame, turn);
         }
+    }
+
+    /// As [`Self::answer`], wherever it was asked.
+    pub(super) fn reply(&self, asked: Asked, frame: DataFrame, turn: &mut Turn<'_>) {
+        match asked {
+            Asked::Nowhere => {}
+            Asked::On(channel) => self.answer(Some(channel), frame, turn),
+            Asked::Repeatedly => {
+                self.tell_everywhere(&frame, turn);
+            }
+        }
+    }
+
+    /// Sends the same on every channel that is ready; `false`: there is none.
+    pub(super) fn tell_everywhere(&self, frame: &DataFrame, turn: &mut Turn<'_>) -> bool {
+        let ready = self.links.all.iter().filter(|link| link.ready);
+        for link in ready {
+            self.push_frame(link.channel, frame.clone(), turn);
+        }
+        self.links.any_ready()
     }
 
     fn push_frame(&self, channel: ChannelId, frame: DataFrame, turn: &mut Turn<'_>) {

@@ -76,11 +76,14 @@ impl Volume {
             (Opening::Loading { at }, Ok(Value::Bytes(bytes))) if !bytes.is_empty() => {
                 let at = *at;
                 let dirty = dirty_offset(self.spec.size);
-                if at < dirty {
+                let parts = if at < dirty {
                     self.intents
-                        .load((at - INTENTS_OFFSET) / INTENT_SECTOR, &bytes);
+                        .load((at - INTENTS_OFFSET) / INTENT_SECTOR, &bytes)
                 } else {
-                    self.dirty.load((at - dirty) / DIRTY_PAGE, &bytes);
+                    self.dirty.load((at - dirty) / DIRTY_PAGE, &bytes)
+                };
+                if parts > 0 {
+                    turn.tell(FromVolume::Damaged { parts });
                 }
                 self.load(at + bytes.len() as u64, turn);
             }

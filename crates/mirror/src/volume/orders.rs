@@ -8,7 +8,7 @@ use super::stage::Stage;
 use super::target::Target;
 use super::turn::Turn;
 use super::{Use, Volume};
-use crate::control::{Configuration, FromVolume, ToVolume};
+use crate::control::{Configuration, FromVolume, ToVolume, Verified};
 use crate::volume_action::Refusal;
 use crate::volume_io::{Io, IoError, Value};
 
@@ -75,8 +75,12 @@ impl Volume {
                 self.take_numbers_of(&source);
                 self.partner_incarnation = Some(source_incarnation);
                 self.suspended = false;
+                self.drain = None;
                 self.stage = Stage::Target(Target::default());
             }
+            ToVolume::Verify { repair } => self.verify(repair, turn),
+            ToVolume::EndVerify => self.stop_verifying(),
+            ToVolume::Pace(pacing) => self.pace.tune(pacing),
             ToVolume::Drain { by } => self.drain = Some(Drain::new(by)),
             ToVolume::Close { covered } => self.close(covered, turn),
         }
@@ -88,7 +92,12 @@ impl Volume {
             ToVolume::Suspend => turn.tell(FromVolume::Suspended),
             ToVolume::Drain { .. } => turn.tell(FromVolume::Drained { clean: false }),
             ToVolume::Close { .. } => turn.tell(FromVolume::Closed { clean: false }),
-            ToVolume::Lease { .. } | ToVolume::Ask | ToVolume::Alone => {}
+            ToVolume::Verify { .. } => turn.tell(FromVolume::Verified(Verified::default())),
+            ToVolume::Lease { .. }
+            | ToVolume::Ask
+            | ToVolume::Alone
+            | ToVolume::EndVerify
+            | ToVolume::Pace(_) => {}
             _ => turn.tell(FromVolume::DiskFailed),
         }
     }
@@ -163,6 +172,8 @@ impl Volume {
     pub(super) fn end_everything(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
         self.end_source(turn);
         self.end_target(turn);
+        self.end_mends(turn);
+        self.end_verification(turn);
         self.drop_running(refusal, turn);
         self.refuse_forwards(refusal, turn);
         self.forget_forwards_of_partner(turn);

@@ -2,6 +2,7 @@
 //! granted or refused, each once.
 
 use super::intake::{From, Held};
+use super::links::Asked;
 use super::running::Origin;
 use super::turn::Turn;
 use super::{DROP_AGE, MAX_IN_FLIGHT, Volume};
@@ -31,21 +32,26 @@ pub(super) fn token_expired(token: u64, now: Time) -> bool {
 
 impl Volume {
     /// Sends a sequenced operation: a grant for a forward, else the operation itself.
-    pub(super) fn send_sequenced(
-        &mut self,
-        seq: u64,
-        forwarded_on: Option<ChannelId>,
-        turn: &mut Turn<'_>,
-    ) {
+    pub(super) fn send_sequenced(&mut self, seq: u64, forwarded_on: Asked, turn: &mut Turn<'_>) {
         let low = self.low();
         let running = &self.running[&seq];
         let channel = match running.origin {
             Origin::Forward(id) => {
                 self.verdicts.insert(id, Verdict::Granted(seq));
-                let channel = forwarded_on
-                    .filter(|channel| self.links.is_ready(*channel))
-                    .or_else(|| self.links.pick());
-                self.answer(channel, DataFrame::Grant { seq, id, low }, turn);
+                let last = self.links.pick();
+                let (asked, channel) = match (forwarded_on, last) {
+                    (Asked::On(channel), _) if self.links.is_ready(channel) => {
+                        (forwarded_on, Some(channel))
+                    }
+                    (Asked::Repeatedly, _) => (forwarded_on, last),
+                    (_, Some(channel)) => (Asked::On(channel), last),
+                    (_, None) => (Asked::Nowhere, None),
+                };
+                self.running
+                    .get_mut(&seq)
+                    .expect("looked at just now")
+                    .reply = asked;
+                self.reply(asked, DataFrame::Grant { seq, id, low }, turn);
                 channel
             }
             _ => {
@@ -60,10 +66,10 @@ impl Volume {
                 )
             }
         };
-        self.running
-            .get_mut(&seq)
-            .expect("looked at just now")
-            .channel = channel;
+        let running = self.running.get_mut(&seq).expect("looked at just now");
+        running.channel = channel;
+        let weight = running.weight();
+        self.links.charge(channel, weight);
     }
 
     /// Sends again what has no channel any more and was not confirmed.
@@ -76,7 +82,7 @@ impl Volume {
             .collect();
         for seq in lost {
             self.counts.resent += 1;
-            self.send_sequenced(seq, None, turn);
+            self.send_sequenced(seq, Asked::Nowhere, turn);
             self.say_applied(seq, turn);
         }
     }
@@ -94,12 +100,15 @@ impl Volume {
         }
         if token_expired(token, turn.now) {
             Self::release(&operation, turn);
-            return self.refuse_forward(id, channel, turn);
+            return self.refuse_forward(id, Asked::On(channel), turn);
         }
         self.verdicts.insert(id, Verdict::Waiting);
         let order = self.intake.next_order();
         let held = Held {
-            from: From::Partner { id, channel },
+            from: From::Partner {
+                id,
+                asked: Asked::On(channel),
+            },
             operation,
             received: turn.now,
             token: (token, turn.now),
@@ -110,7 +119,7 @@ impl Volume {
     /// A forward whose blocks found no room: it is refused, and its sender answers BUSY.
     pub(super) fn turn_forward_away(&mut self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
         if !self.knows_forward(id, channel, turn) {
-            self.refuse_forward(id, channel, turn);
+            self.refuse_forward(id, Asked::On(channel), turn);
         }
     }
 
@@ -159,13 +168,14 @@ impl Volume {
         turn: &mut Turn<'_>,
     ) {
         match verdict {
-            Verdict::Waiting => self.intake.move_forward(id, channel),
+            Verdict::Waiting => self.intake.forward_again(id, channel),
             Verdict::Refused => self.answer(Some(channel), DataFrame::Refused { id }, turn),
             Verdict::Granted(seq) => {
                 let low = self.low();
                 self.answer(Some(channel), DataFrame::Grant { seq, id, low }, turn);
                 if let Some(running) = self.running.get_mut(&seq) {
                     running.channel = Some(channel);
+                    running.reply.on(channel);
                     self.say_applied(seq, turn);
                 } else {
                     self.answer(Some(channel), DataFrame::Done { seq }, turn);
@@ -174,10 +184,10 @@ impl Volume {
         }
     }
 
-    pub(super) fn refuse_forward(&mut self, id: u64, channel: ChannelId, turn: &mut Turn<'_>) {
+    pub(super) fn refuse_forward(&mut self, id: u64, asked: Asked, turn: &mut Turn<'_>) {
         self.counts.refused += 1;
         self.verdicts.insert(id, Verdict::Refused);
-        self.answer(Some(channel), DataFrame::Refused { id }, turn);
+        self.reply(asked, DataFrame::Refused { id }, turn);
     }
 
     /// The other side's initiator gave up. What is not sequenced never will be.
@@ -185,21 +195,21 @@ impl Volume {
         let newest = self.verdicts.keys().next_back().copied().unwrap_or(0);
         match self.verdicts.get(&id).copied() {
             Some(Verdict::Waiting) => {
-                self.intake.move_forward(id, channel);
+                self.intake.forward_again(id, channel);
                 let order = self.intake.of_forward(id).expect("what waits is held");
                 self.drop_held(order, Refusal::Aborted, turn);
             }
             Some(verdict) => self.repeat_verdict(id, verdict, channel, turn),
             None if id.saturating_add(MAX_IN_FLIGHT) <= newest => self.counts.duplicates += 1,
             // It overtook its forward on another channel.
-            None => self.refuse_forward(id, channel, turn),
+            None => self.refuse_forward(id, Asked::On(channel), turn),
         }
     }
 
     /// The replica wants to know when an operation is committed.
     pub(super) fn committed_asked(&mut self, seq: u64, channel: ChannelId, turn: &mut Turn<'_>) {
         if let Some(running) = self.running.get_mut(&seq) {
-            running.tell = Some(channel);
+            running.tell.on(channel);
         } else if seq < self.next_seq {
             let low = self.low();
             self.answer(Some(channel), DataFrame::Committed { seq, low }, turn);

@@ -4,13 +4,16 @@
 use super::running::{Local, Origin};
 use super::stage::{Role, Stage};
 use super::turn::Turn;
-use super::{Use, Volume};
-use crate::control::FromVolume;
+use super::{DROP_AGE, Use, Volume};
+use crate::control::{FromVolume, Time};
 use crate::operation::{BufferId, Extent};
 use crate::volume_action::{Refusal, Ticket};
 use crate::volume_io::{Io, IoError, Value};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+
+/// A block that was rewritten so often for one read, and still cannot be read, will not be.
+const MENDS_A_READ: u8 = 2;
 
 #[derive(Default)]
 pub(super) struct Reads {
@@ -28,6 +31,9 @@ struct Read {
     buffer: BufferId,
     at: u32,
     state: State,
+    /// How often its blocks were rewritten for it.
+    mends: u8,
+    since: Time,
     /// A write of its range was admitted since it went to the disk, or the configuration changed.
     spoiled: bool,
 }
@@ -36,6 +42,8 @@ struct Read {
 enum State {
     Waiting,
     AtDisk,
+    /// Its blocks are being fetched from the partner and rewritten here, under that name.
+    Mending(u64),
     /// Read well, but the lease had run out: answered once there is one again.
     Unanswered,
 }
@@ -84,6 +92,8 @@ impl Volume {
                 buffer,
                 at,
                 state: State::Waiting,
+                mends: 0,
+                since: turn.now,
                 spoiled: false,
             },
         );
@@ -99,7 +109,7 @@ impl Volume {
             .reads
             .all
             .iter()
-            .filter(|(_, read)| read.state != State::AtDisk)
+            .filter(|(_, read)| matches!(read.state, State::Waiting | State::Unanswered))
             .map(|(id, _)| *id)
             .collect();
         for id in idle {
@@ -206,6 +216,9 @@ impl Volume {
         };
         self.counts.reread += u64::from(read.spoiled);
         if let (Err(_), false) = (result, read.spoiled) {
+            if matches!(self.stage, Stage::Paired(_)) {
+                return self.mend_read(id, turn);
+            }
             let read = self.remove_read(id);
             turn.tell(FromVolume::Unreadable {
                 extent: read.extent,
@@ -213,6 +226,73 @@ impl Volume {
             return turn.complete(read.ticket, Err(Refusal::Unreadable));
         }
         self.go_on_reading(id, turn);
+    }
+
+    /// The partner holds what cannot be read here: it is rewritten from there, and read again.
+    fn mend_read(&mut self, id: u64, turn: &mut Turn<'_>) {
+        let read = self.reads.all.get_mut(&id).expect("looked at just now");
+        let extent = read.extent;
+        if read.mends >= MENDS_A_READ {
+            // It says that it has written, and then cannot read it: this disk is not to be trusted.
+            turn.tell(FromVolume::Unreadable { extent });
+            return self.fail(turn);
+        }
+        read.mends += 1;
+        self.counts.unreadable += 1;
+        turn.tell(FromVolume::Unreadable { extent });
+        let mend = self.have_mended(extent, turn);
+        if let Some(read) = self.reads.all.get_mut(&id) {
+            read.state = State::Mending(mend);
+        }
+    }
+
+    /// What reads waited for was rewritten, or cannot be read from either node.
+    pub(super) fn reads_mended(&mut self, mend: u64, good: bool, turn: &mut Turn<'_>) {
+        let waiting: Vec<u64> = self
+            .reads
+            .all
+            .iter()
+            .filter(|(_, read)| read.state == State::Mending(mend))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in waiting {
+            if good {
+                if let Some(read) = self.reads.all.get_mut(&id) {
+                    read.state = State::Waiting;
+                }
+                self.reads.stirred = true;
+            } else {
+                let read = self.remove_read(id);
+                turn.complete(read.ticket, Err(Refusal::Unreadable));
+            }
+        }
+    }
+
+    /// Another configuration: reads that waited for blocks of the partner are tried again.
+    pub(super) fn unmend_reads(&mut self) {
+        for read in self.reads.all.values_mut() {
+            if matches!(read.state, State::Mending(_)) {
+                read.state = State::Waiting;
+                self.reads.stirred = true;
+            }
+        }
+    }
+
+    /// A read that waits too long for blocks of the partner keeps a buffer, which others may need
+    /// for the very same: its initiator tries again.
+    pub(super) fn refuse_unmended_reads(&mut self, turn: &mut Turn<'_>) {
+        let before = turn.now.saturating_sub(DROP_AGE);
+        let late: Vec<u64> = self
+            .reads
+            .all
+            .iter()
+            .filter(|(_, read)| matches!(read.state, State::Mending(_)) && read.since < before)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            let read = self.remove_read(id);
+            turn.complete(read.ticket, Err(Refusal::Busy));
+        }
     }
 
     pub(super) fn cancel_read(&mut self, ticket: Ticket, turn: &mut Turn<'_>) -> bool {

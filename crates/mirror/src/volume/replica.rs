@@ -1,7 +1,8 @@
 //! The replica's half of the write path: what the owner sequenced is applied in its order, each
 //! number once, and acknowledged on the channel that brought it.
 
-use super::running::{Local, Origin, Running};
+use super::links::Asked;
+use super::running::{Local, Origin, Running, weight};
 use super::stage::{Fresh, Question, Role, Stage};
 use super::turn::Turn;
 use super::{MAX_IN_FLIGHT, Volume};
@@ -51,6 +52,8 @@ impl Volume {
         let forwarded = self.forwards.remove(&id).expect("looked at just now");
         self.received.insert(seq);
         self.bytes_forwarded -= forwarded.operation.carried();
+        self.links
+            .relieve(forwarded.channel, weight(&forwarded.operation));
         let mut running = Running::new(
             forwarded.operation,
             Origin::Here(forwarded.ticket),
@@ -76,7 +79,7 @@ impl Volume {
         turn: &mut Turn<'_>,
     ) {
         self.counts.replicated += 1;
-        running.channel = Some(channel);
+        running.reply = Asked::On(channel);
         // A target serves nobody: nothing of it waits for the commit.
         running.confirmed = self.role() == Role::Target;
         self.spoil_reads(running.operation.extent());
@@ -89,7 +92,7 @@ impl Volume {
     fn acknowledge_again(&mut self, seq: u64, channel: ChannelId, turn: &mut Turn<'_>) {
         self.counts.duplicates += 1;
         if let Some(running) = self.running.get_mut(&seq) {
-            running.channel = Some(channel);
+            running.reply.on(channel);
             self.say_applied(seq, turn);
         } else {
             self.answer(Some(channel), DataFrame::Stored { seq }, turn);
@@ -193,7 +196,10 @@ impl Volume {
             fresh.pending = None;
         }
         let good = turn.now < fresh.until;
-        if turn.now + FRESH_FOR / 2 >= fresh.until && fresh.asked.is_none() {
+        // An answer that speaks of what has not come yet is waited for: asking again at once would
+        // bring the same word, as fast as the network carries it.
+        let known = fresh.pending.map_or(fresh.until, |(_, until)| until);
+        if turn.now + FRESH_FOR / 2 >= known && fresh.asked.is_none() {
             self.ask_latest(turn);
         }
         good
@@ -205,14 +211,11 @@ impl Volume {
         };
         fresh.next += 1;
         let id = fresh.next;
-        if let Some(channel) = self.send(DataFrame::AskLatest { id }, turn)
+        // On every channel: one of them may be stuck, and the first answer is as good as any.
+        if self.tell_everywhere(&DataFrame::AskLatest { id }, turn)
             && let Some(fresh) = self.fresh_mut()
         {
-            fresh.asked = Some(Question {
-                id,
-                at: turn.now,
-                channel,
-            });
+            fresh.asked = Some(Question { id, at: turn.now });
         }
     }
 
@@ -227,10 +230,10 @@ impl Volume {
         }
     }
 
-    /// A question on a dead channel is asked again.
-    pub(super) fn forget_question(&mut self, channel: ChannelId) {
+    /// A channel died: the question is asked again.
+    pub(super) fn forget_question(&mut self) {
         if let Some(fresh) = self.fresh_mut() {
-            fresh.asked.take_if(|question| question.channel == channel);
+            fresh.asked = None;
         }
         self.reads.stirred = true;
     }

@@ -1,10 +1,12 @@
 //! Operations that have a number, until both copies are known to hold them.
 
+use super::links::Asked;
 use super::stage::{Role, Stage};
 use super::turn::Turn;
 use super::{Use, Volume};
 use crate::control::Time;
 use crate::data_frame::DataFrame;
+use crate::frame::HEADER_LEN;
 use crate::intents::Begin;
 use crate::operation::{Extent, Operation};
 use crate::volume_action::{ChannelId, Refusal, Ticket, VolumeAction};
@@ -19,12 +21,14 @@ pub(super) struct Running {
     pub(super) local: Local,
     /// The partner is known to hold it, or need not.
     pub(super) confirmed: bool,
-    /// Owner: where it was sent last. Replica: where the answer goes.
+    /// Owner: where it was sent last.
     pub(super) channel: Option<ChannelId>,
+    /// Where the answer goes that it is applied here: of a replica, and of an owner to a forward.
+    pub(super) reply: Asked,
     /// Replica: where the owner's word that it is committed is awaited.
     pub(super) asked: Option<ChannelId>,
     /// Owner: the replica wants to know there when it is committed.
-    pub(super) tell: Option<ChannelId>,
+    pub(super) tell: Asked,
     /// Its chunks are lent to a mirrored write.
     pub(super) lent: bool,
     /// Its regions count it.
@@ -46,6 +50,9 @@ pub(super) enum Origin {
     Partner,
     /// Of a resync, at the source: a copy (which step), or SCSI state for the target.
     Copy(Option<u64>),
+    /// Blocks that one member could not read, or that differed, from the other one, at the owner.
+    /// `here`: this node writes them as well.
+    Mend { id: u64, here: bool },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,8 +79,9 @@ impl Running {
             local: Local::Waiting,
             confirmed: false,
             channel: None,
+            reply: Asked::Nowhere,
             asked: None,
-            tell: None,
+            tell: Asked::Nowhere,
             lent: false,
             begun: false,
             released: false,
@@ -89,11 +97,24 @@ impl Running {
         }
     }
 
+    /// Bytes that it took on its way to the partner.
+    pub(super) fn weight(&self) -> u64 {
+        match self.origin {
+            Origin::Forward(_) => HEADER_LEN as u64,
+            _ => weight(&self.operation),
+        }
+    }
+
     pub(super) fn overlaps(&self, extent: Extent) -> bool {
         self.operation
             .extent()
             .is_some_and(|mine| mine.overlaps(extent))
     }
+}
+
+/// Bytes of a frame that carries this operation.
+pub(super) fn weight(operation: &Operation) -> u64 {
+    HEADER_LEN as u64 + operation.carried()
 }
 
 impl Volume {
@@ -105,8 +126,11 @@ impl Volume {
             .running
             .get_mut(&seq)
             .expect("it was just inserted or looked at");
-        // What the source of a resync copies it holds already.
-        if matches!(running.origin, Origin::Copy(_)) {
+        // What the source of a resync copies it holds already, and so does who heals the other.
+        if matches!(
+            running.origin,
+            Origin::Copy(_) | Origin::Mend { here: false, .. }
+        ) {
             running.local = Local::Done;
             return;
         }
@@ -267,14 +291,10 @@ impl Volume {
         else {
             return;
         };
-        let channel = running.channel;
+        let reply = running.reply;
         match (self.role(), running.origin) {
-            (Role::Owner, Origin::Forward(_)) => {
-                self.answer(channel, DataFrame::Done { seq }, turn)
-            }
-            (Role::Replica | Role::Target, _) => {
-                self.answer(channel, DataFrame::Stored { seq }, turn)
-            }
+            (Role::Owner, Origin::Forward(_)) => self.reply(reply, DataFrame::Done { seq }, turn),
+            (Role::Replica | Role::Target, _) => self.reply(reply, DataFrame::Stored { seq }, turn),
             _ => {}
         }
     }
@@ -300,7 +320,9 @@ impl Volume {
     /// The partner holds it too, or need not.
     pub(super) fn confirm(&mut self, seq: u64, turn: &mut Turn<'_>) {
         if let Some(running) = self.running.get_mut(&seq) {
-            running.confirmed = true;
+            if !core::mem::replace(&mut running.confirmed, true) {
+                self.links.relieve(running.channel, running.weight());
+            }
             self.finish(seq, turn);
         }
     }
@@ -335,15 +357,15 @@ impl Volume {
         if let Origin::Here(Some(ticket)) = running.origin {
             turn.complete(ticket, Ok(()));
         }
-        if let Some(channel) = running.tell {
-            let low = self.low();
-            self.answer(Some(channel), DataFrame::Committed { seq, low }, turn);
-        }
+        let low = self.low();
+        self.reply(running.tell, DataFrame::Committed { seq, low }, turn);
         if let Some(order) = running.order {
             self.unlock(order, turn);
         }
-        if let Origin::Copy(Some(step)) = running.origin {
-            self.copied(step);
+        match running.origin {
+            Origin::Copy(Some(step)) => self.copied(step),
+            Origin::Mend { id, .. } => self.mended(id, turn),
+            _ => {}
         }
     }
 

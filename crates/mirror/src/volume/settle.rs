@@ -45,6 +45,8 @@ impl Volume {
         settling.joined &= matches!(self.stage, Stage::Alone(_) | Stage::Target(_));
         self.end_source(turn);
         self.end_target(turn);
+        self.end_mends(turn);
+        self.end_verification(turn);
         self.forget_forwards_of_partner(turn);
         self.take_back_forwards(turn);
         self.intake.relock(false);

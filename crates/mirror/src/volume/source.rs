@@ -11,9 +11,12 @@
 
 use super::copy::CopyStep;
 use super::flushes::Purpose;
+use super::links::Asked;
+use super::pace::PaceStatus;
 use super::running::{Origin, Running};
 use super::stage::Stage;
 use super::turn::Turn;
+use super::watchdog::ResyncWait;
 use super::{MAX_BYTES_IN_FLIGHT, ResyncStatus, Volume};
 use crate::control::{FromVolume, Incarnation, Time};
 use crate::data_frame::{BITS_SPAN, DataFrame};
@@ -41,7 +44,17 @@ pub(super) struct Source {
     pub(super) retry_at: Time,
     /// Bytes compared or copied.
     pub(super) done: u64,
-    told_at: Time,
+    /// Steps begun.
+    pub(super) begun: u64,
+    /// Whole steps in a row that differed everywhere.
+    pub(super) differed: u32,
+    /// Something was cleaned since the last tick.
+    pub(super) moved: bool,
+    /// What it waited for at the last tick.
+    pub(super) waits: Option<ResyncWait>,
+    /// When something of it was last done, or something with a name was waited for.
+    pub(super) progress_at: Time,
+    pub(super) told_at: Time,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +77,43 @@ pub(super) enum Phase {
     Ready,
 }
 
+impl Phase {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Collecting { .. } => "collecting",
+            Self::Persisting => "persisting",
+            Self::Waiting => "waiting",
+            Self::Copying => "copying",
+            Self::Draining { .. } => "draining",
+            Self::Flushing => "flushing",
+            Self::Ready => "ready",
+        }
+    }
+}
+
 impl Source {
+    pub(super) const fn new(attempt: u64, phase: Phase, now: Time) -> Self {
+        Self {
+            attempt,
+            phase,
+            steps: BTreeMap::new(),
+            cursor: 0,
+            retry_at: Time::ZERO,
+            done: 0,
+            begun: 0,
+            differed: 0,
+            moved: false,
+            waits: None,
+            progress_at: now,
+            told_at: now,
+        }
+    }
+
+    /// Every step that was begun waits for a buffer.
+    pub(super) fn waits_for_memory(&self) -> bool {
+        !self.steps.is_empty() && self.steps.values().all(CopyStep::waits_for_memory)
+    }
+
     /// Nothing is admitted because the target may join.
     pub(super) fn holds(&self) -> bool {
         matches!(
@@ -126,15 +175,7 @@ impl Volume {
                 asked: None,
             }
         };
-        alone.source = Some(Source {
-            attempt,
-            phase,
-            steps: BTreeMap::new(),
-            cursor: 0,
-            retry_at: Time::ZERO,
-            done: 0,
-            told_at: turn.now,
-        });
+        alone.source = Some(Source::new(attempt, phase, turn.now));
         self.partner_incarnation = Some(partner_incarnation);
         self.links.forget();
         if everything {
@@ -149,11 +190,14 @@ impl Volume {
     }
 
     pub(super) fn start_copy(&mut self, turn: &Turn<'_>) {
+        let dirty = self.dirty.bytes();
         if let Some(source) = self.source_mut()
             && source.phase == Phase::Waiting
         {
             source.phase = Phase::Copying;
+            source.progress_at = turn.now;
             source.told_at = turn.now;
+            self.pace.begin(turn.now, dirty);
         }
     }
 
@@ -210,6 +254,7 @@ impl Volume {
             offset: next,
             asked: None,
         };
+        source.progress_at = turn.now;
         self.dirty.merge(offset / CHUNK, bits);
         self.advance_source(turn);
     }
@@ -245,6 +290,7 @@ impl Volume {
 
     pub(super) fn set_phase(&mut self, phase: Phase) {
         if let Some(source) = self.source_mut() {
+            source.moved |= source.phase.word() != phase.word();
             source.phase = phase;
         }
     }
@@ -279,7 +325,7 @@ impl Volume {
         if mirrored {
             running.lent = true;
             self.dirty.lend(extent);
-            self.send_sequenced(seq, None, turn);
+            self.send_sequenced(seq, Asked::Nowhere, turn);
         } else {
             running.confirmed = true;
             self.dirty.mark(extent);
@@ -309,7 +355,7 @@ impl Volume {
                 turn.now,
             ));
             self.begin_apply(seq, turn);
-            self.send_sequenced(seq, None, turn);
+            self.send_sequenced(seq, Asked::Nowhere, turn);
         }
     }
 
@@ -327,6 +373,10 @@ impl Volume {
 
     pub(super) fn tell_progress(&mut self, turn: &mut Turn<'_>) {
         let dirty = self.dirty.bytes();
+        let waits = self.resync_waits(turn.now);
+        if let Some(source) = self.source_mut() {
+            source.waits = waits;
+        }
         if let Some(source) = self.source_mut()
             && source.phase == Phase::Copying
             && turn.now >= source.told_at + PROGRESS_EVERY
@@ -346,12 +396,20 @@ impl Volume {
                 dirty: 0,
                 done: 0,
                 ready: false,
+                phase: "following",
+                steps: 0,
+                waits: None,
+                pace: PaceStatus::default(),
             }),
             _ => self.source().map(|source| ResyncStatus {
                 source: true,
                 dirty: self.dirty.bytes(),
                 done: source.done,
                 ready: source.phase == Phase::Ready,
+                phase: source.phase.word(),
+                steps: source.steps.len(),
+                waits: source.waits,
+                pace: self.pace.status(),
             }),
         }
     }

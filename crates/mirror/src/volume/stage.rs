@@ -43,7 +43,7 @@ pub(super) struct Paired {
 /// a stuck channel keeps behind, though heartbeats go on.
 #[derive(Default)]
 pub(super) struct Fresh {
-    /// The question under way: its number, when it was asked, and on which channel.
+    /// The question under way: its number, and when it was asked, on every channel.
     pub(super) asked: Option<Question>,
     /// An answer that counts once everything up to this number was received: (number, until).
     pub(super) pending: Option<(u64, Time)>,
@@ -55,7 +55,6 @@ pub(super) struct Fresh {
 pub(super) struct Question {
     pub(super) id: u64,
     pub(super) at: Time,
-    pub(super) channel: crate::volume_action::ChannelId,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,8 @@
 //! A resync, at the target: answers what it may lack, compares hashes, applies what the source
 //! sends. It serves nobody and keeps its own dirty bits and intents until it is a member.
+//! A replica compares hashes in the same way for an owner that verifies.
 
+use super::links::Asked;
 use super::stage::Stage;
 use super::turn::Turn;
 use super::{Use, Volume};
@@ -13,7 +15,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
 /// Most comparisons at once; a source has fewer steps.
-const MAX_COMPARISONS: usize = 8;
+const MAX_COMPARISONS: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Target {
@@ -21,13 +23,16 @@ pub(super) struct Target {
     pub(super) attempt: u64,
     /// Nothing of before is still being written here.
     pub(super) quiet: bool,
-    comparisons: BTreeMap<u64, Comparison>,
 }
+
+/// Comparisons that the partner asked for: a resync's source, or an owner that verifies.
+#[derive(Default)]
+pub(super) struct Comparisons(BTreeMap<u64, Comparison>);
 
 struct Comparison {
     extent: Extent,
     hashes: Box<[u8]>,
-    channel: ChannelId,
+    asked: Asked,
     buffer: Option<BufferId>,
     request: u64,
 }
@@ -56,7 +61,6 @@ impl Volume {
         self.stage = Stage::Target(Target {
             attempt,
             quiet: false,
-            comparisons: BTreeMap::new(),
         });
         self.advance_target(turn);
     }
@@ -73,10 +77,7 @@ impl Volume {
     }
 
     pub(super) fn end_target(&mut self, turn: &mut Turn<'_>) {
-        let Some(target) = self.target_mut() else {
-            return;
-        };
-        for (_, comparison) in core::mem::take(&mut target.comparisons) {
+        for (_, comparison) in core::mem::take(&mut self.comparisons.0) {
             if let Some(buffer) = comparison.buffer {
                 turn.release(buffer);
             }
@@ -131,23 +132,21 @@ impl Volume {
         turn: &mut Turn<'_>,
     ) {
         let request = self.next_request;
-        let Some(target) = self.target_mut() else {
-            return;
-        };
-        if let Some(comparison) = target.comparisons.get_mut(&step) {
-            comparison.channel = channel;
+        let comparisons = &mut self.comparisons.0;
+        if let Some(comparison) = comparisons.get_mut(&step) {
+            comparison.asked.on(channel);
             return;
         }
-        if target.comparisons.len() >= MAX_COMPARISONS || !extent.offset.is_multiple_of(CHUNK) {
+        if comparisons.len() >= MAX_COMPARISONS || !extent.offset.is_multiple_of(CHUNK) {
             self.counts.bad_frames += 1;
             return;
         }
-        target.comparisons.insert(
+        comparisons.insert(
             step,
             Comparison {
                 extent,
                 hashes,
-                channel,
+                asked: Asked::On(channel),
                 buffer: None,
                 request,
             },
@@ -163,12 +162,11 @@ impl Volume {
         buffer: BufferId,
         turn: &mut Turn<'_>,
     ) {
-        let waiting = self.target_mut().and_then(|target| {
-            target
-                .comparisons
-                .iter_mut()
-                .find(|(_, comparison)| comparison.request == request)
-        });
+        let waiting = self
+            .comparisons
+            .0
+            .iter_mut()
+            .find(|(_, comparison)| comparison.request == request);
         let Some((step, comparison)) = waiting else {
             // Whoever asked is gone.
             return turn.release(buffer);
@@ -192,16 +190,13 @@ impl Volume {
         result: Result<Value, IoError>,
         turn: &mut Turn<'_>,
     ) {
-        let Some(target) = self.target_mut() else {
-            return;
-        };
-        let Some(comparison) = target.comparisons.get(&step) else {
+        let Some(comparison) = self.comparisons.0.get(&step) else {
             return;
         };
         let Some(buffer) = comparison.buffer else {
             return;
         };
-        let pieces = match result {
+        let (pieces, unreadable) = match result {
             Ok(Value::Done) => {
                 let len =
                     u32::try_from(comparison.extent.len).expect("checked when it was decoded");
@@ -216,14 +211,19 @@ impl Volume {
                     turn,
                 );
             }
-            Ok(Value::Hashes(mine)) => differing(&mine, &comparison.hashes),
+            Ok(Value::Hashes(mine)) => (differing(&mine, &comparison.hashes), false),
             // What cannot be read here is written anew.
-            _ => u64::MAX,
+            _ => (u64::MAX, true),
         };
-        let channel = comparison.channel;
-        target.comparisons.remove(&step);
+        let asked = comparison.asked;
+        self.comparisons.0.remove(&step);
         turn.release(buffer);
-        self.answer(Some(channel), DataFrame::Differs { step, pieces }, turn);
+        let answer = DataFrame::Differs {
+            step,
+            pieces,
+            unreadable,
+        };
+        self.reply(asked, answer, turn);
     }
 }
 

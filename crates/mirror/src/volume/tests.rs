@@ -4,7 +4,11 @@
 mod changes;
 mod machine;
 mod manager;
+mod mend;
 mod random;
+mod resync;
 mod review;
+mod rules;
 mod stories;
+mod striping;
 mod world;

@@ -4,12 +4,16 @@
 use super::{Local, Machine, PORT_CONTROL, PORT_DATA, PORT_ISCSI, ProcessEvent};
 use crate::context::{Context, What};
 use crate::memory::size;
-use crate::network::{EndId, LinkId, Note, PATIENCE};
+use crate::network::{EndId, LinkId, Note};
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::time::Duration;
 use lockstep_engine::interface::iscsi::ConnId;
 use lockstep_engine::interface::{Body, Event, Head, Origin, Want};
 use lockstep_mirror::frame::HEADER_LEN;
 use std::collections::VecDeque;
+
+/// A dial of a data channel that was not answered by then is begun anew, as in the daemon.
+const DATA_DIAL_TIME: Duration = Duration::from_millis(300);
 
 /// One socket of the data path.
 pub(super) struct Connection {
@@ -27,6 +31,9 @@ pub(super) struct Connection {
 impl Machine {
     /// The kernel tells the process something about a stream.
     pub fn note(&mut self, ctx: &mut Context, note: Note) {
+        if self.supervisor_heard(ctx, &note) {
+            return;
+        }
         if let Note::Incoming { end, link, port } = note {
             if !self.listens(port) {
                 return ctx.network.refuse(end);
@@ -56,7 +63,12 @@ impl Machine {
     pub(super) fn accepted(&mut self, ctx: &mut Context, end: EndId, link: LinkId, port: u16) {
         match port {
             PORT_ISCSI => self.connected(ctx, end, Origin::Portal(0)),
-            PORT_DATA => self.connected(ctx, end, Origin::Partner),
+            PORT_DATA => {
+                let path = self.sync_links.iter().position(|it| *it == link);
+                let path = path.expect("data come over these links");
+                let path = u16::try_from(path).expect("few links");
+                self.connected(ctx, end, Origin::Partner(path));
+            }
             _ => self.control_connected(ctx, end, link),
         }
     }
@@ -166,7 +178,7 @@ impl Machine {
         let link = self.sync_links[usize::from(address)];
         let end = ctx
             .network
-            .dial(ctx.now, link, self.host, PORT_DATA, PATIENCE);
+            .dial(ctx.now, link, self.host, PORT_DATA, DATA_DIAL_TIME);
         let process = self.process.as_mut().expect("its shard dials");
         process.dials.insert(end, dial);
     }
@@ -209,6 +221,18 @@ impl Machine {
             self.connection(size(conn.slot)).closing = true;
             self.transmit_soon(ctx, size(conn.slot));
         }
+    }
+
+    /// Closes at once; what is queued is lost, and the peer is told.
+    pub(super) fn abort(&mut self, ctx: &mut Context, conn: ConnId) {
+        if !self.current(conn) {
+            return;
+        }
+        ctx.count("data channels given up");
+        let slot = size(conn.slot);
+        let end = self.connection(slot).end;
+        ctx.network.abort(ctx.now, end);
+        self.forget(ctx, slot);
     }
 
     fn transmit_soon(&mut self, ctx: &mut Context, slot: usize) {

@@ -15,14 +15,14 @@ use in_force::WITNESS_PATH;
 use lockstep_engine::interface::iscsi::{Portal, Settings, TargetId, TargetSettings};
 use lockstep_engine::interface::{FromShard, ToShard};
 use lockstep_engine::node::Node;
-use lockstep_engine::node_interface::{NodeAction, NodeEvent, NodeSettings, Severity};
+use lockstep_engine::node_interface::{NodeAction, NodeEvent, NodeSettings, Operator, Severity};
 use lockstep_mirror::control::{Incarnation, NodeId};
 use lockstep_mirror::lease::Timing;
 use lockstep_mirror::metadata_layout::SUPERBLOCK_OFFSETS;
 use std::collections::BTreeMap;
 
 /// The pair's secret in every run.
-const SECRET: &[u8] = b"the secret of two pretend nodes";
+pub(in crate::machine) const SECRET: &[u8] = b"the secret of two pretend nodes";
 /// What the pair shares with the witness.
 pub const WITNESS_SECRET: &[u8] = b"the secret of a pretend witness";
 /// The cluster's id in every run.
@@ -58,6 +58,7 @@ pub enum ControlEvent {
 pub struct NodeStores {
     acceptor: Option<Vec<u8>>,
     pool: Option<Vec<u8>>,
+    maintenance: bool,
     /// A superblock of the volume was written: its files are never taken for new again.
     used: bool,
     size: u64,
@@ -84,7 +85,7 @@ pub struct Control {
     pub node: Node,
     /// Whether initiators may connect.
     pub portals_open: bool,
-    incarnation: u64,
+    pub(in crate::machine) incarnation: u64,
     links: BTreeMap<u64, Wire>,
     next_link: u64,
     /// Dials under way.
@@ -138,6 +139,7 @@ impl Control {
             timing: Timing::default(),
             acceptor: machine.stores.acceptor.clone(),
             pool: machine.stores.pool.clone(),
+            maintenance: machine.stores.maintenance,
         };
         Self {
             node: Node::new(settings, machine.prng.seed(), now),
@@ -189,6 +191,7 @@ impl Machine {
             me,
             incarnation: Incarnation(self.control().incarnation),
             addresses: u16::try_from(self.sync_links.len()).expect("few links"),
+            connections: self.connections,
             dial: me.0 == 1,
             secret: SECRET.into(),
             cluster: CLUSTER,
@@ -310,6 +313,54 @@ impl Machine {
         }
     }
 
+    /// An operator takes it out of service, which the daemon refuses where the partner cannot
+    /// serve, or puts it back.
+    pub fn maintain(&mut self, ctx: &mut Context, enter: bool) {
+        if !self.is_running() {
+            return;
+        }
+        let now = self.clock.read(ctx.now);
+        if enter && !self.control().node.needed_for(now).is_empty() {
+            return ctx.count("maintenance refused");
+        }
+        let force = false;
+        let order = Operator::Maintenance { enter, force };
+        self.tell(ctx, NodeEvent::Operator(order));
+    }
+
+    /// An operator has the copy here served by force; whether the daemon takes that.
+    pub fn force(&mut self, ctx: &mut Context) -> bool {
+        let (volume, corrupt) = (VOLUME, false);
+        let now = self.clock.read(ctx.now);
+        if self.control().node.may_force(now, volume, corrupt).is_err() {
+            return false;
+        }
+        let order = Operator::ForceActivate { volume, corrupt };
+        self.tell(ctx, NodeEvent::Operator(order));
+        true
+    }
+
+    /// An operator chooses a copy after a split brain: the one here, or the other one.
+    pub fn keep(&mut self, ctx: &mut Context, mine: bool) {
+        let volume = VOLUME;
+        self.tell(
+            ctx,
+            NodeEvent::Operator(Operator::KeepCopy { volume, mine }),
+        );
+    }
+
+    /// It runs and says that the copies were written apart.
+    #[must_use]
+    pub fn knows_of_split(&self) -> bool {
+        self.is_running() && self.is_split(VOLUME)
+    }
+
+    /// Whether it is in maintenance, or was when it stopped.
+    #[must_use]
+    pub const fn is_out_of_service(&self) -> bool {
+        self.stores.maintenance
+    }
+
     fn carry_out(&mut self, ctx: &mut Context, action: NodeAction) {
         match action {
             NodeAction::LinkSend { link, bytes } => {
@@ -329,6 +380,8 @@ impl Machine {
                 );
             }
             NodeAction::WriteAcceptor { bytes } => self.write(ctx, Write::Acceptor(bytes)),
+            NodeAction::VolumeClosed { .. } => ctx.count("volumes closed"),
+            NodeAction::StoreMaintenance { on } => self.stores.maintenance = on,
             NodeAction::StoreConfig { bytes } => self.write(ctx, Write::Pool(bytes)),
             NodeAction::ConfigCommitted {
                 generation,

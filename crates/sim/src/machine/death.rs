@@ -10,9 +10,11 @@ impl Machine {
         let ends = self.ends();
         if let Some(mut process) = self.process.take() {
             let jobs = core::mem::take(&mut process.jobs);
+            let run = process.control.incarnation;
             self.abandon_jobs(jobs.into_values(), &mut process.memory);
             self.abandon_writes(process.control);
             self.close_all(ctx, ends);
+            self.note_end(run);
         }
         self.watch.started();
     }
@@ -20,6 +22,7 @@ impl Machine {
     /// The machine loses its power: unflushed writes are lost, nobody is told.
     pub fn power_cut(&mut self, ctx: &mut Context) {
         ctx.trace(self.host, || "loses its power");
+        self.end_certifying(ctx);
         if let Some(mut process) = self.process.take() {
             let jobs = core::mem::take(&mut process.jobs);
             self.abandon_jobs(jobs.into_values(), &mut process.memory);

@@ -9,6 +9,7 @@ use crate::prng::Prng;
 use core::time::Duration;
 use lockstep_engine::interface::{Event, IoKey};
 use lockstep_mirror::volume_io::{Io, IoError, Value};
+use std::collections::BTreeSet;
 
 /// An operation in progress.
 pub(super) struct Job {
@@ -40,6 +41,10 @@ impl Machine {
         let number = process.next_job;
         process.next_job += 1;
         let delay = duration(&mut self.prng, self.speed, &io);
+        let delay = match &io {
+            Io::Read { .. } => delay + self.hung_until.saturating_sub(ctx.now),
+            _ => delay,
+        };
         let half =
             delay.mul_f64(f64::from(u32::try_from(self.prng.below(1000)).expect("small")) / 1000.0);
         process.jobs.insert(
@@ -88,6 +93,17 @@ impl Machine {
         }
         match &job.io {
             Io::Read { extent, .. } => {
+                // The last copy of anything is spared: an error would be the truth then.
+                let another = self.watch.following
+                    || self
+                        .watch
+                        .serving
+                        .is_some_and(|configuration| configuration.members.count() == 2);
+                let sectors = extent.offset / SECTOR as u64..extent.end() / SECTOR as u64;
+                if another && self.bad.range(sectors).next().is_some() {
+                    job.failed = Some(IoError::Unreadable);
+                    return;
+                }
                 job.seen = vec![0; bytes(extent.len)];
                 files.image.read(extent.offset, &mut job.seen);
             }
@@ -163,11 +179,13 @@ impl Machine {
             } => {
                 let data = memory.piece(payload.buffer, payload.at, payload.len);
                 files.image.write(offset, data);
+                heal(&mut self.bad, offset, u64::from(payload.len));
                 if durable {
                     files.image.persist(offset, size(payload.len));
                 }
             }
             Io::Zero { extent, durable } | Io::Discard { extent, durable } => {
+                heal(&mut self.bad, extent.offset, extent.len);
                 files
                     .image
                     .write(extent.offset, &vec![0; bytes(extent.len)]);
@@ -251,6 +269,14 @@ impl Machine {
                 _ => {}
             }
         }
+    }
+}
+
+/// What is written can be read again.
+fn heal(bad: &mut BTreeSet<u64>, offset: u64, len: u64) {
+    let first = offset / SECTOR as u64;
+    for sector in first..first + len.div_ceil(SECTOR as u64) {
+        bad.remove(&sector);
     }
 }
 

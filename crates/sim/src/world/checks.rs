@@ -3,7 +3,7 @@
 use super::{FIRST_CLIENT, LIVENESS, Phase, SETTLE, VOLUME, World};
 use crate::disk::SECTOR;
 use core::time::Duration;
-use lockstep_mirror::control::Configuration;
+use lockstep_mirror::control::{Configuration, NodeId, Repair, ToVolume};
 use std::collections::BTreeSet;
 
 /// Sectors that one read of the last look covers.
@@ -17,6 +17,7 @@ impl World {
         self.inconsistent_disks_do_not_serve();
         self.differences_are_marked();
         self.inspect_majority();
+        self.decide_between();
         if self.isolated.is_none() && self.together() {
             self.cut_off = None;
         }
@@ -28,8 +29,9 @@ impl World {
             }
             Phase::Calm(since) => self.check_calm(since),
             Phase::Ending if self.clients.iter().all(|client| client.outstanding() == 0) => {
-                self.read_all()
+                self.rot_and_verify()
             }
+            Phase::Verifying(since) => self.check_verification(since),
             Phase::Reading if self.clients.iter().all(|client| client.outstanding() == 0) => {
                 self.last_checks()
             }
@@ -128,6 +130,10 @@ impl World {
             }
         }
         self.differing = still;
+        // What rots is marked by nobody: it is to be found.
+        if self.rotten.is_some() {
+            return;
+        }
         if let Some(sector) = unmarked {
             self.violation(format!(
                 "sector {sector} differs, but neither node has marked it"
@@ -166,6 +172,80 @@ impl World {
                 "the nodes did not come together within {SETTLE:?}: {} / {}",
                 state[0], state[1]
             ));
+        }
+    }
+
+    /// On one node's disk, a few sectors are not what was written (bits rotted, or a write of others
+    /// went there), and both copies are compared. In some runs nothing is wrong.
+    fn rot_and_verify(&mut self) {
+        self.phase = Phase::Verifying(self.ctx.now);
+        let sectors = self.shape.size / SECTOR as u64;
+        if self.chance.chance(700) {
+            let node = self.chance.index(2);
+            let count = self.chance.between(1, 4);
+            for _ in 0..count {
+                let (to, from) = (self.chance.below(sectors), self.chance.below(sectors));
+                // Next to it the other copy cannot be read: then nobody has the truth.
+                let piece = to / 128 * 128..to / 128 * 128 + 128;
+                if self.machines[1 - node].bad.range(piece).next().is_some() {
+                    continue;
+                }
+                let image = &mut self.machines[node].volumes.get_mut(&VOLUME.0);
+                let image = &mut image.as_mut().expect("it was made").image;
+                let mut contents = [0; SECTOR];
+                image.read(from * SECTOR as u64, &mut contents);
+                if self.chance.chance(500) {
+                    self.ctx.count("bits that rot");
+                    contents[self.chance.index(SECTOR)] ^= 1 << self.chance.below(8);
+                } else {
+                    self.ctx.count("writes that went astray");
+                }
+                image.put_silently(to * SECTOR as u64, &contents);
+            }
+            self.rotten = Some((node, count));
+        }
+        self.verify();
+    }
+
+    fn verify(&mut self) {
+        let Some(owner) = self.machines[0].watch.serving.map(|it| it.owner) else {
+            return;
+        };
+        let right = self.rotten.map_or(0, |(node, _)| 1 - node);
+        let repair = Repair::Node(NodeId(u8::try_from(right).expect("0 or 1") + 1));
+        let host = usize::from(owner.0) - 1;
+        let ctx = &mut self.ctx;
+        self.machines[host].order_volume(ctx, VOLUME, ToVolume::Verify { repair });
+    }
+
+    fn check_verification(&mut self, since: Duration) {
+        let found = self
+            .machines
+            .iter_mut()
+            .filter_map(|machine| machine.watch.verified.take())
+            .next_back();
+        match found {
+            Some(found) if found.complete => {
+                let [one, two] = [0, 1].map(|node| &self.machines[node].volumes[&VOLUME.0].image);
+                if let Some(sector) = one.first_difference(two, self.shape.size) {
+                    return self.violation(format!(
+                        "sector {sector} still differs after a verification with repair: {found:?}"
+                    ));
+                }
+                if self.rotten.is_none() && found.differing > 0 {
+                    return self.violation(format!(
+                        "a verification found what does not differ: {found:?}"
+                    ));
+                }
+                self.rotten = None;
+                self.read_all();
+            }
+            // Interrupted: a node took the other one for slow.
+            Some(_) => self.verify(),
+            None if self.ctx.now > since + SETTLE => {
+                self.violation("a verification did not come to its end".to_owned());
+            }
+            None => {}
         }
     }
 

@@ -3,8 +3,10 @@
 use super::{Phase, World};
 use crate::clock::Clock;
 use crate::context::What;
+use crate::disk::SECTOR;
 use crate::faults::{Fault, Situation};
-use crate::machine::DiskSpeed;
+use crate::machine::certifier::SupervisorEvent;
+use crate::machine::{DiskSpeed, PORT_DATA};
 use crate::network::LinkId;
 use crate::witness::WitnessMachine;
 use core::time::Duration;
@@ -21,12 +23,24 @@ impl World {
         if !self.still_makes_sense(fault) {
             return;
         }
+        if let Fault::ResetData(left) = fault
+            && self.busy_data().is_empty()
+        {
+            if left > 0 {
+                let again = What::Fault(Fault::ResetData(left - 1));
+                self.ctx.after(Duration::from_millis(1), again);
+            }
+            return;
+        }
         self.ctx.trace("FAULT", || format!("{fault:?}"));
         self.ctx.count(fault.name());
         self.disturb(fault);
         let ctx = &mut self.ctx;
         match fault {
             Fault::Kill(node) => self.machines[node].kill(ctx),
+            Fault::Certify(host, back) => {
+                self.machines[host].supervisor_event(ctx, SupervisorEvent::Begin { back });
+            }
             Fault::PowerCut(node) => {
                 self.machines[node].power_cut(ctx);
                 self.last_power_cut = Some(ctx.now);
@@ -39,6 +53,9 @@ impl World {
                 self.machines[node].start(ctx);
             }
             Fault::Stop(node) => self.machines[node].stop(ctx),
+            Fault::Force(node) => self.decide_for(node),
+            Fault::Enter(node) => self.machines[node].maintain(ctx, true),
+            Fault::Leave(node) => self.machines[node].maintain(ctx, false),
             Fault::Pause(node, ms) => self.machines[node].pause(ctx, Duration::from_millis(ms)),
             Fault::Cut(link, direction) => self.set_link(link, direction, false),
             Fault::Mend(link, direction) => self.set_link(link, direction, true),
@@ -46,7 +63,17 @@ impl World {
             Fault::MendPath(path, direction) => self.set_path(path, direction, true),
             Fault::Isolate(node) => self.isolate(node),
             Fault::Rejoin(_) => self.rejoin(),
+            Fault::CutSync => self.set_kind(true, false),
+            Fault::MendSync => self.set_kind(true, true),
+            Fault::CutHeartbeats => self.set_kind(false, false),
+            Fault::MendHeartbeats => self.set_kind(false, true),
+            Fault::SlowLink(link) => {
+                let low = self.chance.between(5_000, 100_000);
+                self.set_latency(link, (low, low * 4));
+            }
+            Fault::NormalLink(link) => self.set_latency(link, self.latency),
             Fault::Reset => self.reset_some(),
+            Fault::ResetData(_) => self.reset_data(),
             Fault::SlowDisks(node) => {
                 let high = self.chance.between(20_000, 1_500_000);
                 self.machines[node].speed = DiskSpeed {
@@ -54,6 +81,25 @@ impl World {
                     high,
                     slow: 20,
                 };
+            }
+            Fault::Unreadable(node) => {
+                let sectors = self.shape.size / SECTOR as u64;
+                for _ in 0..self.chance.between(1, 40) {
+                    // Where the load goes, mostly.
+                    let below = *self.chance.pick(&[64, 2048, sectors]);
+                    let sector = self.chance.below(below.min(sectors));
+                    self.machines[node].bad.insert(sector);
+                }
+            }
+            Fault::HangReads(node, ms) => {
+                let until = ctx.now + Duration::from_millis(ms);
+                // A long one is waited for, so that a resync has the time to notice it.
+                if ms > 30_000 {
+                    let over = until + Duration::from_secs(5);
+                    self.rest = Some(over);
+                    self.plan.until = self.plan.until.max(over);
+                }
+                self.machines[node].hung_until = until.min(self.plan.until);
             }
             Fault::NormalDisks(node) => {
                 self.machines[node].speed = DiskSpeed {
@@ -91,6 +137,23 @@ impl World {
 
     fn still_makes_sense(&self, fault: Fault) -> bool {
         let calm = self.phase != Phase::Faults;
+        let mends = matches!(
+            fault,
+            Fault::Start(_)
+                | Fault::StartWitness
+                | Fault::Mend(..)
+                | Fault::MendPath(..)
+                | Fault::MendWitness(..)
+                | Fault::EmptyWitness
+                | Fault::Leave(_)
+                | Fault::NormalDisks(_)
+                | Fault::NoLosses
+                | Fault::Calm
+                | Fault::Next
+        );
+        if self.deciding.is_some() && !mends {
+            return false;
+        }
         match fault {
             Fault::Start(node) => self.machines[node].process.is_none(),
             Fault::Kill(node) | Fault::Stop(node) => {
@@ -124,16 +187,40 @@ impl World {
                 };
                 !calm && joined && bearable && self.whole_links() == self.node_links()
             }
+            // A block that neither node can read is lost by design.
+            Fault::Unreadable(node) => !calm && self.machines[1 - node].bad.is_empty(),
             Fault::CutPath(..)
+            | Fault::Certify(..)
             | Fault::Reset
+            | Fault::ResetData(_)
+            | Fault::SlowLink(_)
             | Fault::SlowDisks(_)
+            | Fault::HangReads(..)
             | Fault::Losses
             | Fault::Nap(_) => !calm,
             // A link of an isolated node stays down until the node rejoins.
-            Fault::Mend(..) => self.isolated.is_none() && self.parted.is_none(),
+            Fault::CutSync | Fault::CutHeartbeats => {
+                let cut = match fault {
+                    Fault::CutSync => self.machines[0].sync_links.clone(),
+                    _ => self.heartbeat_links(),
+                };
+                let whole = self.whole_links();
+                let left = self.majority_holds() || whole.iter().any(|it| !cut.contains(it));
+                !calm && self.isolated.is_none() && self.parted.is_none() && left
+            }
+            Fault::Mend(..) | Fault::MendSync | Fault::MendHeartbeats => {
+                self.isolated.is_none() && self.parted.is_none()
+            }
             Fault::MendPath(..) => self.isolated.is_none(),
             Fault::Rejoin(_) => self.isolated.is_some(),
-            Fault::NormalDisks(_) | Fault::NoLosses | Fault::Calm | Fault::Next => true,
+            Fault::Force(node) => !calm && self.machines[node].is_running(),
+            Fault::Enter(node) => !calm && self.machines[node].is_running(),
+            Fault::Leave(node) => self.machines[node].is_out_of_service(),
+            Fault::NormalLink(_)
+            | Fault::NormalDisks(_)
+            | Fault::NoLosses
+            | Fault::Calm
+            | Fault::Next => true,
             _ => self.majority_fault_makes_sense(fault),
         }
     }
@@ -146,7 +233,7 @@ impl World {
             return self.throw(Fault::Calm);
         }
         let parted = self.parted.as_ref().map(|it| it.quiet_until);
-        let quiet = self.rest.max(parted);
+        let quiet = self.rest.max(parted).max(self.deciding);
         if let Some(until) = quiet.filter(|until| self.ctx.now < *until) {
             self.ctx.wheel.push(until, What::Fault(Fault::Next));
             return;
@@ -155,6 +242,12 @@ impl World {
             running: [0, 1].map(|node| self.machines[node].is_running()),
             links: self.node_links().len(),
             whole: self.whole_links().len(),
+            whole_heartbeats: {
+                let heartbeats = self.heartbeat_links();
+                let mut whole = self.whole_links();
+                whole.retain(|it| heartbeats.contains(it));
+                whole.len()
+            },
             clients: self.clients.len(),
             isolated: self.isolated,
             rested: self.rest.is_some(),
@@ -222,6 +315,50 @@ impl World {
         links
     }
 
+    /// Links that carry heartbeats and no data.
+    fn heartbeat_links(&self) -> Vec<LinkId> {
+        let mut links = self.node_links();
+        links.retain(|link| !self.machines[0].sync_links.contains(link));
+        links
+    }
+
+    fn set_kind(&mut self, sync: bool, up: bool) {
+        let links = match sync {
+            true => self.machines[0].sync_links.clone(),
+            false => self.heartbeat_links(),
+        };
+        for link in links {
+            for direction in 0..2 {
+                self.ctx.network.set_up(self.ctx.now, link, direction, up);
+            }
+        }
+    }
+
+    fn set_latency(&mut self, link: usize, latency: (u64, u64)) {
+        let link = self.node_links()[link];
+        self.ctx.network.link_mut(link).latency = latency;
+    }
+
+    /// Data channels on which something is on its way.
+    fn busy_data(&mut self) -> Vec<usize> {
+        let links = self.machines[0].sync_links.clone();
+        let mut busy = Vec::new();
+        for link in links {
+            let live = self.ctx.network.live(link).to_vec();
+            busy.extend(
+                live.into_iter()
+                    .filter(|it| self.ctx.network.is_busy(*it, PORT_DATA)),
+            );
+        }
+        busy
+    }
+
+    fn reset_data(&mut self) {
+        let busy = self.busy_data();
+        let stream = *self.chance.pick(&busy);
+        self.ctx.network.reset(stream);
+    }
+
     fn set_link(&mut self, link: usize, direction: usize, up: bool) {
         let link = self.node_links()[link];
         self.ctx.network.set_up(self.ctx.now, link, direction, up);
@@ -249,7 +386,7 @@ impl World {
         }
     }
 
-    fn rejoin(&mut self) {
+    pub(super) fn rejoin(&mut self) {
         self.isolated = None;
         for link in self.all_links() {
             for direction in 0..2 {
@@ -268,7 +405,7 @@ impl World {
         }
     }
 
-    fn set_losses(&mut self, thousandths: u64) {
+    pub(super) fn set_losses(&mut self, thousandths: u64) {
         for link in self.all_links() {
             self.ctx.network.link_mut(link).loss = thousandths;
         }
@@ -293,8 +430,12 @@ impl World {
             self.ctx.after(delay, What::Fault(Fault::StartWitness));
         }
         self.set_losses(0);
+        for link in 0..self.node_links().len() {
+            self.set_latency(link, self.latency);
+        }
         for node in 0..2 {
             self.throw(Fault::NormalDisks(node));
+            self.throw(Fault::Leave(node));
             if self.machines[node].process.is_none() {
                 let delay = self.chance.millis(1, 3000);
                 self.ctx.after(delay, What::Fault(Fault::Start(node)));
@@ -307,6 +448,9 @@ impl World {
         for node in 0..2 {
             if self.machines[node].process.is_none() {
                 self.throw(Fault::Start(node));
+            }
+            if self.machines[node].is_running() {
+                self.throw(Fault::Leave(node));
             }
         }
     }

@@ -21,7 +21,8 @@ pub(super) struct Copy {
 const LEFT_OUT: [&str; 2] = ["target", ".git"];
 
 /// A planted bug is run for minutes at most: a quick build counts for more than a quick program.
-const QUICK_BUILD: [(&str, &str); 3] = [
+const QUICK_BUILD: [(&str, &str); 4] = [
+    ("CARGO_INCREMENTAL", "1"),
     ("CARGO_PROFILE_RELEASE_LTO", "off"),
     ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"),
     ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
@@ -62,15 +63,34 @@ impl Copy {
 
     /// Builds a program of the tree and gives its path.
     pub(super) fn build(&self, package: &str, program: &str) -> Result<PathBuf> {
-        let mut build = cargo_in(&self.tree, &["build", "--release", "-p", package]);
-        build.env("CARGO_TARGET_DIR", &self.target);
+        command::run(&mut self.cargo(&["build", "--release", "-p", package]))?;
+        Ok(self.target.join("release").join(program))
+    }
+
+    /// Builds the unit tests of a package: optimised, for they share what the simulator needs.
+    pub(super) fn build_tests(&self, package: &str) -> Result<()> {
+        command::run(&mut self.cargo(&["test", "--release", "--lib", "--no-run", "-p", package]))
+    }
+
+    /// Runs those of them whose names contain `filter`.
+    pub(super) fn test(&self, package: &str, filter: &str) -> Command {
+        self.cargo(&["test", "--release", "--lib", "-p", package, filter])
+    }
+
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut cargo = cargo_in(&self.tree, arguments);
+        cargo.env("CARGO_TARGET_DIR", &self.target);
         for (name, value) in QUICK_BUILD {
             if std::env::var_os(name).is_none() {
-                build.env(name, value);
+                cargo.env(name, value);
             }
         }
-        command::run(&mut build)?;
-        Ok(self.target.join("release").join(program))
+        cargo
+    }
+
+    /// Where the output of a check is collected.
+    pub(super) fn output(&self) -> PathBuf {
+        self.target.join("output")
     }
 
     /// Keeps a program under another name: the next build does not replace it.

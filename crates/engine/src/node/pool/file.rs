@@ -8,6 +8,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 const MAGIC: [u8; 8] = *b"LOCKPOL1";
 
+/// The document in force in a pool configuration's file; `None`: it is none, or a damaged one.
+#[must_use]
+pub fn document_in_force(file: &[u8]) -> Option<Vec<u8>> {
+    Stored::decode(file).map(|it| it.committed.document)
+}
+
 /// A document and its name.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct Version {

@@ -183,3 +183,37 @@ fn a_step_that_is_being_written_is_not_taken_back() {
     world.run_until(ms(10_000), World::is_mirrored);
     assert!(!world.said("split brain"));
 }
+
+/// One of two cables is pulled: its data channels are given up by both nodes as soon as it counts
+/// as silent, for the partner is heard over the other one.
+#[test]
+fn data_channels_of_a_dead_link_are_given_up_while_the_partner_lives() {
+    for wire in [0, 1] {
+        let mut world = busy(44);
+        world.cut(wire);
+        world.run(ms(400));
+        assert_eq!(world.given_up, []);
+        world.run(ms(400));
+        let path = u16::try_from(wire).unwrap();
+        world.given_up.sort_unstable();
+        assert_eq!(world.given_up, [(0, path), (1, path)]);
+        world.run(ms(600));
+        assert_eq!(world.given_up.len(), 2, "once");
+        world.heal(wire);
+    }
+}
+
+/// While nothing is heard at all the partner may only stand still; when it is heard again, what
+/// has brought nothing meanwhile is given up.
+#[test]
+fn data_channels_are_kept_until_the_partner_is_heard_again() {
+    let mut world = busy(45);
+    pull_all(&mut world);
+    world.run(ms(1400));
+    assert_eq!(world.given_up, []);
+    plug_all(&mut world);
+    world.run(ms(1000));
+    world.given_up.sort_unstable();
+    assert_eq!(world.given_up, [(0, 0), (0, 1), (1, 0), (1, 1)]);
+    assert!(world.is_mirrored());
+}

@@ -2,13 +2,16 @@
 //! each story fails without the lines that its rule stands for.
 
 use super::world::{VOLUME, World, ms};
+use crate::interface::ToShard;
 use crate::node::Turn;
-use crate::node_interface::{NodeAction, NodeEvent, Standing};
+use crate::node_interface::{LinkId, NodeAction, NodeEvent, Standing};
 use alloc::collections::BTreeSet;
 use alloc::vec;
 use alloc::vec::Vec;
-use lockstep_mirror::control::NodeId;
+use lockstep_mirror::control::{NodeId, ToVolume};
+use lockstep_mirror::lease::Timing;
 use lockstep_mirror::register::{Ballot, Message};
+use lockstep_scsi::interface::AccessState;
 
 #[test]
 fn a_node_that_overslept_its_partners_last_words_stands_still() {
@@ -92,6 +95,33 @@ fn no_answer_of_an_acceptor_leaves_before_its_file_is_durable() {
 }
 
 #[test]
+fn a_lease_counts_from_when_the_heartbeat_was_sent() {
+    let mut world = World::mirrored(55);
+    let now = world.now;
+    let node = world.machines[0].node.as_mut().unwrap();
+    let epoch = node.volumes[&VOLUME]
+        .membership
+        .status(now)
+        .configuration
+        .epoch;
+    let mut out = Vec::new();
+    let sent = now + ms(100);
+    let number = node.heart.sent.send(sent);
+    let turn = &mut Turn {
+        now: sent + ms(1000),
+        out: &mut out,
+        touched: BTreeSet::new(),
+    };
+    // The granter may have promised right after the heartbeat was sent, and counts from then.
+    node.heartbeat_ack(turn, LinkId(u64::MAX), number, &[(VOLUME, epoch)]);
+    let until = out.iter().find_map(|action| match action {
+        NodeAction::Order(ToShard::Volume(VOLUME, ToVolume::Lease { until })) => Some(*until),
+        _ => None,
+    });
+    assert_eq!(until, Some(sent + Timing::default().lease));
+}
+
+#[test]
 fn a_source_that_does_not_know_the_end_of_a_join_stands_still() {
     // The cables are pulled after the target was asked to accept the join and before its answer.
     // (A round that ended otherwise makes it stand back at once. That is only haste: the lease,
@@ -127,6 +157,21 @@ fn a_source_that_does_not_know_the_end_of_a_join_stands_still() {
 }
 
 #[test]
+fn a_node_that_waits_for_an_initiator_s_wish_lets_it_be_heard() {
+    let mut world = World::mirrored(55);
+    world.run(ms(2000));
+    world.crash(1);
+    world.run(ms(30_000));
+    assert_eq!(world.standing(0), Some(Standing::Waiting));
+    // Any other state refuses the commands by which it would learn that it is needed.
+    assert_eq!(world.machines[0].access, Some(AccessState::NonOptimized));
+    assert!(world.machines[0].portals);
+    world.machines[0].io = true;
+    world.run_until(ms(4500), |it| it.standing(0) == Some(Standing::Alone));
+    assert_eq!(world.machines[0].access, Some(AccessState::Optimized));
+}
+
+#[test]
 fn a_crashed_node_that_is_stopped_before_it_served_is_still_a_crashed_one() {
     let mut world = World::mirrored(54);
     (world.machines[0].io, world.machines[1].io) = (true, true);
@@ -142,4 +187,21 @@ fn a_crashed_node_that_is_stopped_before_it_served_is_still_a_crashed_one() {
     // not `crashed` any more. Either alone would do; this fails when both are gone.
     assert_eq!(world.machines[1].stopped, Some(false));
     assert!(!world.machines[1].superblock().clean);
+}
+
+#[test]
+fn a_step_down_that_is_forged_or_sent_again_has_no_effect() {
+    let mut world = World::mirrored(56);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.run(ms(2000));
+    // Node 2 is asked to step down by a frame of node 1 that was changed, and by one that was
+    // said before: in both cases the connection ends, a new one is made, and both serve on.
+    for forged in [true, false] {
+        let epoch = world.machines[1].superblock().configuration.epoch;
+        let before = world.refusals(1);
+        world.listen_in(0, forged);
+        world.run_until(ms(5000), |it| it.refusals(1) > before);
+        world.run_until(ms(5000), World::is_mirrored);
+        assert_eq!(world.machines[1].superblock().configuration.epoch, epoch);
+    }
 }

@@ -1,7 +1,9 @@
 //! What two nodes live through.
 
+mod forced;
 mod joins;
 mod leaving;
+mod maintenance;
 mod partitions;
 mod refusals;
 mod starts;

@@ -1,6 +1,7 @@
 //! Two machines, the wires between them, and time.
 
 mod acts;
+pub(super) mod certifier;
 mod check;
 mod data;
 mod referee;
@@ -20,7 +21,7 @@ use lockstep_mirror::control::{
     CacheMode, FromVolume, Incarnation, NodeId, Time, ToVolume, VolumeId, VolumeSpec, WitnessId,
 };
 use lockstep_mirror::superblock::{Found, SLOT_LEN, Superblock};
-use lockstep_scsi::interface::Identity;
+use lockstep_scsi::interface::{AccessState, Identity};
 
 pub(super) const VOLUME: VolumeId = VolumeId(0xabc);
 const STEP: Duration = Duration::from_millis(20);
@@ -83,11 +84,14 @@ pub(super) struct Machine {
     pub(super) slots: [Vec<u8>; 2],
     pub(super) acceptor: Option<Vec<u8>>,
     pub(super) pool: Option<Vec<u8>>,
+    pub(super) maintenance: bool,
     pub(super) disk: Disk,
     pub(super) path: Path,
     /// Initiators use this node.
     pub(super) io: bool,
     pub(super) portals: bool,
+    /// The state of its first own port, as its initiators were last told.
+    pub(super) access: Option<AccessState>,
     pub(super) document: Option<(u64, Vec<u8>)>,
     pub(super) outcomes: Vec<Result<u64, crate::node_interface::ConfigRefusal>>,
     pub(super) stopped: Option<bool>,
@@ -118,10 +122,12 @@ impl Machine {
             slots: [vec![0; SLOT_LEN], vec![0; SLOT_LEN]],
             acceptor: None,
             pool: None,
+            maintenance: false,
             disk: Disk::default(),
             path: Path::new(),
             io: false,
             portals: false,
+            access: None,
             document: None,
             outcomes: Vec::new(),
             stopped: None,
@@ -156,7 +162,10 @@ pub(super) struct World {
     queue: BTreeMap<(Time, u64), (usize, u64, Later)>,
     counter: u64,
     random: u64,
-    pub(super) acked: [u64; BLOCKS],
+    /// What each node must hold to serve as the only member: the same on both, unless an operator
+    /// made two lines.
+    pub(super) acked: [[u64; BLOCKS]; 2],
+    pub(super) forced: bool,
     /// Writes in flight between two members, and who sent them.
     busy: [Option<(u64, usize, u128)>; BLOCKS],
     next_write: u64,
@@ -169,7 +178,13 @@ pub(super) struct World {
     /// What this machine sends to the other one arrives only once it is heard again.
     muted: Option<usize>,
     held: Vec<(LinkId, Vec<u8>)>,
+    /// Paths whose data channels were to be given up, and by whom.
+    pub(super) given_up: Vec<(usize, u16)>,
     pub(super) referee: Option<referee::Referee>,
+    pub(super) certifiers: BTreeMap<LinkId, certifier::Connection>,
+    /// The next report of that machine is changed on its way (or, `false`, arrives twice).
+    tamper: Option<(usize, bool)>,
+    ghosts: BTreeMap<LinkId, lockstep_mirror::hello::Hello>,
     /// The witness that is wanted for the volume.
     pub(super) desired: Option<WitnessId>,
 }
@@ -186,7 +201,8 @@ impl World {
             queue: BTreeMap::new(),
             counter: 0,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-            acked: [0; BLOCKS],
+            acked: [[0; BLOCKS]; 2],
+            forced: false,
             busy: [None; BLOCKS],
             next_write: 1,
             trace: Vec::new(),
@@ -195,7 +211,11 @@ impl World {
             shard_delay: 1,
             muted: None,
             held: Vec::new(),
+            given_up: Vec::new(),
             referee: None,
+            certifiers: BTreeMap::new(),
+            tamper: None,
+            ghosts: BTreeMap::new(),
             desired: None,
         }
     }
@@ -265,6 +285,7 @@ impl World {
             timing: lockstep_mirror::lease::Timing::default(),
             acceptor: machine.acceptor.clone(),
             pool: machine.pool.clone(),
+            maintenance: machine.maintenance,
         };
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&run.to_be_bytes());
@@ -530,6 +551,18 @@ impl World {
     pub(super) fn is_mirrored(&self) -> bool {
         (0..2)
             .all(|who| self.standing(who) == Some(Standing::Mirrored) && self.machines[who].portals)
+    }
+
+    /// Somebody on the wire changes the next report of that machine into a step-down, or
+    /// (`forged` false) says it once more.
+    pub(super) fn listen_in(&mut self, who: usize, forged: bool) {
+        self.tamper = Some((who, forged));
+    }
+
+    /// How often that machine has refused a control link.
+    pub(super) fn refusals(&self, who: usize) -> usize {
+        let text = alloc::format!("{} event: control link", who + 1);
+        self.trace.iter().filter(|it| it.contains(&text)).count()
     }
 
     pub(super) fn said(&self, text: &str) -> bool {

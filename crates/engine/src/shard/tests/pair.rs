@@ -2,8 +2,9 @@
 
 use super::initiator::{BUSY, GOOD, NO_UNIT, Session};
 use super::world::World;
+use crate::interface::{Action, Event, ToShard};
 use alloc::vec::Vec;
-use lockstep_mirror::control::Time;
+use lockstep_mirror::control::{Incarnation, NodeId, Time};
 
 /// Two nodes with so many slots each, a data connection, and a mirrored volume.
 fn pair(slots: [u32; 2]) -> World {
@@ -122,4 +123,80 @@ fn the_partners_frames_for_a_volume_that_went_keep_nothing() {
     let gone = session.read(&mut world, 0, 0);
     assert_eq!(session.answer(&mut world, gone), Some(NO_UNIT));
     assert_eq!(world.nodes[0].used(), 0);
+}
+
+#[test]
+fn a_write_is_as_old_as_its_command_however_late_its_data_come() {
+    for node in 0..2 {
+        let mut world = pair([8, 8]);
+        let mut session = Session::login(&mut world, node);
+        let write = session.announce(&mut world, 0, 7);
+        for _ in 0..22 {
+            world.pass(Time::from_millis(200));
+            world.heartbeat();
+        }
+        // Its initiator may have written on the other path meanwhile.
+        session.send(&mut world, write, 0x77);
+        world.pass(Time::from_millis(200));
+        assert_eq!(session.answer(&mut world, write), Some(BUSY));
+        assert_eq!(world.nodes[node].stored(1, 7), 0);
+    }
+}
+
+/// A channel on which something came since is not given up, nor one of another path.
+#[test]
+fn only_silent_channels_of_a_silent_path_are_given_up() {
+    let mut world = pair([8, 8]);
+    let mut session = Session::login(&mut world, 1);
+    world.pass(Time::from_millis(300));
+    let before = world.now;
+    world.pass(Time::from_millis(10));
+    let write = session.write(&mut world, 0, 7, 0x77);
+    assert_eq!(session.answer(&mut world, write), Some(GOOD));
+    for (path, since) in [(1, world.now), (0, before)] {
+        for node in 0..2 {
+            world.order(node, ToShard::PathSilent { path, since });
+        }
+    }
+    let paths = |world: &mut World, node: usize| world.nodes[node].shard.counters().paths.clone();
+    for node in 0..2 {
+        let counted = paths(&mut world, node)[0];
+        assert_eq!((counted.channels, counted.given_up), (1, 0));
+        assert!(counted.sent_bytes > 0 && counted.received_bytes > 0);
+    }
+    let since = world.now;
+    world.pass(Time::from_millis(500));
+    for node in 0..2 {
+        world.order(node, ToShard::PathSilent { path: 0, since });
+        let counted = paths(&mut world, node)[0];
+        assert_eq!((counted.channels, counted.given_up), (0, 1));
+    }
+    let write = session.write(&mut world, 0, 8, 0x88);
+    assert_eq!(session.answer(&mut world, write), None);
+    world.connect_nodes();
+    assert_eq!(session.answer(&mut world, write), Some(GOOD));
+}
+
+#[test]
+fn the_first_connection_of_each_link_is_dialed_before_the_second_of_any() {
+    let mut world = World::new(&[8]);
+    let mut actions = Vec::new();
+    let order = ToShard::Partner {
+        node: NodeId(2),
+        me: NodeId(1),
+        incarnation: Incarnation(1),
+        addresses: 2,
+        connections: 3,
+        dial: true,
+        secret: (*b"the same for both").into(),
+        cluster: 7,
+    };
+    let now = world.now;
+    let shard = &mut world.nodes[0].shard;
+    shard.handle(now, Event::Order(order), &mut actions);
+    let dialed = actions.iter().filter_map(|action| match action {
+        Action::Dial { address, .. } => Some(*address),
+        _ => None,
+    });
+    assert_eq!(dialed.collect::<Vec<_>>(), [0, 1, 0, 1, 0, 1]);
 }

@@ -113,7 +113,8 @@ impl World {
                     node: id(1 - node),
                     me: id(node),
                     incarnation: incarnation(node),
-                    addresses: 0,
+                    addresses: 1,
+                    connections: 0,
                     dial: node == 0,
                     secret: (*b"the same for both").into(),
                     cluster: 7,
@@ -171,7 +172,7 @@ impl World {
                     self.event(node, Event::Sent { buffer });
                 }
             }
-            Action::Close { conn } => {
+            Action::Close { conn } | Action::Abort { conn } => {
                 if machine.socket(conn).is_some() {
                     machine.sockets[conn.slot as usize] = None;
                     self.event(node, Event::Closed { conn });
@@ -212,7 +213,7 @@ impl World {
         let slots = [0, 1].map(|node| self.nodes[node].sockets.len());
         let conns = [0, 1].map(|node| self.open(node, Some((1 - node, slots[1 - node]))));
         self.connected(0, conns[0], Origin::Dialed(0));
-        self.connected(1, conns[1], Origin::Partner);
+        self.connected(1, conns[1], Origin::Partner(0));
         self.run();
     }
 

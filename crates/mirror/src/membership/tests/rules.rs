@@ -9,7 +9,7 @@ use crate::decide::{Copy, Plan, Record, decide};
 use crate::hello::Random;
 use crate::lease::Timing;
 use crate::membership::report::Report;
-use crate::membership::{Contact, Membership, Output, Turn};
+use crate::membership::{Contact, Membership, Output, Path, Role, Turn};
 use crate::register::Vote;
 use crate::superblock::Superblock;
 use alloc::vec::Vec;
@@ -125,6 +125,66 @@ fn what_the_partner_said_before_a_silence_is_not_acted_on_after_it() {
     assert_eq!(step(&mut membership, Time::from_secs(6)), []);
     membership.report_in(together(of, 2));
     assert!(not_before(&step(&mut membership, Time::from_secs(6))).is_some());
+}
+
+#[test]
+fn a_node_has_stepped_down_only_once_its_data_path_stands_still() {
+    let mut membership = idle(both(5));
+    membership.disk_failed = true;
+    let yields = |membership: &Membership| {
+        let report = membership.report(Vote::default());
+        report.expect("it is open").yields
+    };
+    for path in [Path::Serving, Path::Suspending, Path::Draining] {
+        membership.path = path;
+        assert!(!yields(&membership), "{path:?}: it may still answer");
+    }
+    membership.path = Path::Suspended;
+    assert!(yields(&membership));
+}
+
+#[test]
+fn a_node_that_leaves_forgets_only_what_the_partner_has_durably_marked() {
+    let of = both(5);
+    let mut membership = idle(of);
+    membership.contact(Contact::Heard {
+        incarnation: THEIRS,
+    });
+    membership.served = Some(of.lineage());
+    membership.with = Some(THEIRS);
+    membership.path = Path::Serving;
+    membership.role = Role::Member;
+    membership.report_in(together(of, 1));
+    let now = Time::from_secs(10);
+    membership.stop(now + Time::from_secs(10));
+    step(&mut membership, now);
+    membership.volume_said(now, &FromVolume::Drained { clean: true });
+    let alone = configuration(6, Members::only(PARTNER), false);
+    let partner = idle_at(PARTNER, alone, Timing::default());
+    let mut report = partner.report(Vote::default()).expect("it is open");
+    (report.seq, report.settled) = (2, false);
+    membership.report_in(report.clone());
+    assert_eq!(step(&mut membership, now), [], "it may yet lose power");
+    (report.seq, report.settled) = (3, true);
+    membership.report_in(report);
+    let closes = [ToVolume::Close { covered: true }];
+    assert_eq!(step(&mut membership, now), closes);
+}
+
+#[test]
+fn an_initiator_that_answers_late_is_no_evidence() {
+    let of = both(5);
+    let goes_alone = |again: Time| {
+        let mut membership = idle(of);
+        membership.served = Some(of.lineage());
+        membership.contact(Contact::Silent { since: Time::ZERO });
+        membership.volume_said(Time::from_millis(1100), &FromVolume::Reached);
+        membership.volume_said(again, &FromVolume::Reached);
+        membership.volume_said(again, &FromVolume::Wanted);
+        not_before(&step(&mut membership, Time::from_secs(3))).is_some()
+    };
+    assert!(goes_alone(Time::from_millis(2400)));
+    assert!(!goes_alone(Time::from_millis(2600)), "it was cut off, too");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 //! buffers that are counted, and the volume under test. A block's content is one number.
 
 use super::super::stage::Role;
-use crate::control::{CacheMode, FromVolume, Incarnation, NodeId, Time, VolumeId, VolumeSpec};
+use crate::control::{
+    CacheMode, FromVolume, Incarnation, NodeId, Pacing, Time, VolumeId, VolumeSpec,
+};
 use crate::intents::{Intents, MAX_SET};
 use crate::metadata_layout::{INTENTS_OFFSET, REGION, metadata_len};
 use crate::operation::{BufferId, Extent, Operation, Payload};
@@ -72,7 +74,15 @@ pub(super) struct Machine {
     pub(super) ahead: Time,
     pub(super) outbox: Vec<(ChannelId, crate::fields::Fields, FrameBody)>,
     pub(super) unreadable: BTreeSet<u64>,
+    /// Unreadable blocks can be read after all while no other copy is there.
+    pub(super) weak: bool,
+    /// Blocks that stay unreadable though they are written.
+    pub(super) dead: BTreeSet<u64>,
     pub(super) fail_writes: bool,
+    /// Reads that are begun do not end until then, nor those that have begun.
+    pub(super) hung_until: Time,
+    /// How its resyncs share the volume with initiators.
+    pub(super) pacing: Pacing,
 }
 
 impl Machine {
@@ -97,7 +107,11 @@ impl Machine {
             ahead: Time::from_secs(1000 * u64::from(me.0)),
             outbox: Vec::new(),
             unreadable: BTreeSet::new(),
+            weak: false,
+            dead: BTreeSet::new(),
             fail_writes: false,
+            hung_until: Time::ZERO,
+            pacing: Pacing::default(),
         }
     }
 
@@ -367,6 +381,11 @@ impl Machine {
         }
     }
 
+    /// Whether the disk may go on with this one at present.
+    pub(super) fn moves(&self, which: usize, now: Time) -> bool {
+        now >= self.hung_until || !matches!(self.flights[which].io, Io::Read { .. })
+    }
+
     /// The disk does one thing of those under way, or reports one that it did.
     pub(super) fn disk_step(&mut self, which: usize, now: Time) {
         if self.flights[which].effect.is_none() {
@@ -400,7 +419,11 @@ impl Machine {
     fn execute(&mut self, io: &Io) -> Result<Value, IoError> {
         match io {
             Io::Read { extent, buffer, at } => {
-                if blocks_of(*extent).any(|block| self.unreadable.contains(&block)) {
+                let role = self.volume.as_ref().map(Volume::role);
+                // The last copy of anything is spared where `weak`.
+                let spared =
+                    self.weak && !matches!(role, Some(Role::Owner | Role::Replica | Role::Target));
+                if !spared && blocks_of(*extent).any(|block| self.unreadable.contains(&block)) {
                     return Err(IoError::Unreadable);
                 }
                 let values: Vec<u64> = blocks_of(*extent).map(|block| self.value(block)).collect();
@@ -418,12 +441,15 @@ impl Machine {
                 durable,
             } => {
                 for (block, value) in (offset / BLOCK..).zip(self.blocks(payload)) {
-                    self.unreadable.remove(&block);
+                    if !self.dead.contains(&block) {
+                        self.unreadable.remove(&block);
+                    }
                     self.put(block, value, *durable);
                 }
             }
             Io::Zero { extent, durable } | Io::Discard { extent, durable } => {
                 for block in blocks_of(*extent) {
+                    self.unreadable.remove(&block);
                     self.put(block, 0, *durable);
                 }
             }

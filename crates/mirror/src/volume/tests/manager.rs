@@ -82,6 +82,14 @@ pub(super) struct Manager {
     pub(super) resyncs: u32,
     pub(super) ejections: u32,
     pub(super) hand_overs: u32,
+    /// Resyncs that stood still and were begun anew.
+    pub(super) restarts: u32,
+    /// Blocks that became unreadable, and repairs of some.
+    pub(super) spoiled: u64,
+    pub(super) repaired: u64,
+    /// Verifications that saw all of the volume; whether differences are to be found.
+    pub(super) verified: u32,
+    pub(super) rotting: bool,
 }
 
 fn id(node: usize) -> NodeId {
@@ -114,6 +122,11 @@ impl Manager {
             resyncs: 0,
             ejections: 0,
             hand_overs: 0,
+            restarts: 0,
+            spoiled: 0,
+            repaired: 0,
+            verified: 0,
+            rotting: false,
         };
         manager.start(0);
         manager.start(1);
@@ -143,6 +156,8 @@ impl Manager {
         known.settled = false;
         let blank = core::mem::take(&mut known.blank);
         self.order(node, ToVolume::Open { blank });
+        let pacing = self.world.machines[node].pacing;
+        self.order(node, ToVolume::Pace(pacing));
     }
 
     pub(super) fn crash(&mut self, node: usize, power: bool) {
@@ -253,6 +268,10 @@ impl Manager {
                 }
             }
             FromVolume::Closed { .. } => self.crash(node, false),
+            FromVolume::ResyncRestarted => self.restarts += 1,
+            FromVolume::Repaired { .. } => self.repaired += 1,
+            FromVolume::Differs { extent } => assert!(self.rotting, "{extent:?} does not differ"),
+            FromVolume::Verified(found) => self.verified += u32::from(found.complete),
             FromVolume::DiskFailed => panic!("no disk fails here"),
             _ => {}
         }
@@ -316,6 +335,11 @@ impl Manager {
             self.register.members.contains(id(0)),
             self.register.members.contains(id(1)),
         ];
+        let gone = self.nodes[other].mode == Mode::Down;
+        if gone && self.world.machines[0].cache == CacheMode::WriteBack {
+            // As at its crash: what it had said to hold was in its memory.
+            self.world.must_hold[node][other] = false;
+        }
         self.order(node, order);
     }
 

@@ -3,9 +3,9 @@
 use super::machine::{BLOCK, Machine};
 use super::manager::{Manager, Mode};
 use super::world::{Kind, SIZE, World};
-use crate::control::{CacheMode, Time};
+use crate::control::{CacheMode, NodeId, Pacing, Repair, Time, ToVolume};
 use crate::operation::{Extent, Operation};
-use crate::volume_action::Ticket;
+use crate::volume_action::{Refusal, Ticket};
 use alloc::vec::Vec;
 
 /// Each client writes its own blocks, one operation at a time; all of them read everywhere. The
@@ -25,6 +25,10 @@ fn run(seed: u64, cache: CacheMode) -> Manager {
     let mut manager = Manager::new(cache, seed);
     manager.world.connect();
     manager.world.connect();
+    manager.pace();
+    for machine in &mut manager.world.machines {
+        machine.weak = true;
+    }
     let mut clients: Vec<Client> = PLACES
         .iter()
         .map(|first| Client {
@@ -126,6 +130,60 @@ fn rival(world: &mut World, node: usize, first: u64) -> Ticket {
 }
 
 impl Manager {
+    /// Resyncs that are never held back, a little, or as far as it goes.
+    fn pace(&mut self) {
+        let percents = [0, 101, 200];
+        let which = usize::try_from(self.world.chance.below(3)).unwrap();
+        for machine in &mut self.world.machines {
+            machine.pacing = Pacing {
+                factor_percent: percents[which],
+                floor: 1 << (14 + 6 * which),
+            };
+        }
+    }
+
+    /// Some blocks of a node become unreadable; the other one's copies of them stay good.
+    fn spoil_blocks(&mut self, node: usize) {
+        let place = self.world.chance.below(PLACES.len() as u64 + 1);
+        let shared = self.world.shared.start;
+        let first = usize::try_from(place)
+            .ok()
+            .and_then(|place| PLACES.get(place))
+            .unwrap_or(&shared);
+        let blocks = *first..first + 1 + self.world.chance.below(4);
+        let good = &self.world.machines[1 - node].unreadable;
+        let blocks: Vec<u64> = blocks.filter(|block| !good.contains(block)).collect();
+        self.spoiled += blocks.len() as u64;
+        self.world.machines[node].unreadable.extend(blocks);
+    }
+
+    /// Bits rot on one node's disk; a verification finds them, and repairs from the other one.
+    fn rot(&mut self) {
+        let owner = usize::from(self.register.owner.0) - 1;
+        // One that runs still would not find it for certain.
+        self.order(owner, ToVolume::EndVerify);
+        self.world.run(Time::from_secs(1));
+        self.listen();
+        let node = usize::try_from(self.world.chance.below(2)).unwrap();
+        let which = usize::try_from(self.world.chance.below(PLACES.len() as u64)).unwrap();
+        let machine = &mut self.world.machines[node];
+        machine.memory.remove(&PLACES[which]);
+        machine.durable.insert(PLACES[which], 1 << 60);
+        self.world.machines[1 - node].unreadable.clear();
+        let before = self.verified;
+        let repair = Repair::Node(NodeId(u8::try_from(2 - node).unwrap()));
+        self.rotting = true;
+        self.order(owner, ToVolume::Verify { repair });
+        for _ in 0..200 {
+            self.heartbeat();
+            self.world.run(Time::from_millis(20));
+            self.listen();
+        }
+        self.rotting = false;
+        assert_eq!(self.verified, before + 1, "the verification ended");
+        assert_eq!(self.world.differences(), [], "what rotted was repaired");
+    }
+
     fn heal_some(&mut self) {
         self.listen();
         if self.world.channels.len() < 2
@@ -167,6 +225,16 @@ impl Manager {
                 self.world.cut(usize::try_from(which).unwrap());
             }
             11 if self.world.chance.one_in(3) => self.stop(node),
+            11 if self.world.chance.one_in(2) => self.spoil_blocks(node),
+            11 if self.world.chance.one_in(2) => {
+                let owner = usize::from(self.register.owner.0) - 1;
+                let repair = Repair::Report;
+                self.order(owner, ToVolume::Verify { repair });
+            }
+            11 if self.world.chance.one_in(2) => {
+                let until = self.world.now + Time::from_secs(1 + self.world.chance.below(40));
+                self.world.machines[node].hung_until = until;
+            }
             _ if self.world.chance.one_in(3) => self.world.pass(Time::from_secs(31)),
             _ => self.world.pass(Time::from_secs(2)),
         }
@@ -175,6 +243,9 @@ impl Manager {
 
 /// Faults stop: everything must come back by itself, and both images must be the same.
 fn finish(manager: &mut Manager, clients: &mut [Client]) {
+    for machine in &mut manager.world.machines {
+        machine.hung_until = Time::ZERO;
+    }
     for round in 0..4000 {
         if manager.world.channels.is_empty()
             && manager.nodes.iter().all(|node| node.mode != Mode::Down)
@@ -222,6 +293,7 @@ fn finish(manager: &mut Manager, clients: &mut [Client]) {
     }
     manager.world.run(Time::from_secs(1));
     manager.heartbeat();
+    manager.rot();
     // Everything acknowledged is read through either node.
     for node in 0..2 {
         for first in PLACES {
@@ -271,6 +343,15 @@ fn finish(manager: &mut Manager, clients: &mut [Client]) {
         );
         assert_eq!((status.dirty, status.intents), (0, 0), "{status:?}");
     }
+    let medium = Some(Err(Refusal::Unreadable));
+    assert!(
+        manager
+            .world
+            .requests
+            .values()
+            .all(|it| it.result != medium),
+        "one of the copies could always be read"
+    );
     assert!(
         manager
             .world
@@ -286,6 +367,7 @@ fn sweep(cache: CacheMode, seeds: core::ops::Range<u64>) {
         .and_then(|seed| seed.parse().ok());
     let seeds = one.map_or(seeds, |seed: u64| seed..seed + 1);
     let (mut acknowledged, mut resyncs, mut ejections, mut hand_overs) = (0, 0, 0, 0);
+    let (mut restarts, mut repaired, mut spoiled) = (0, 0, 0);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| run(seed, cache));
         match outcome {
@@ -294,12 +376,15 @@ fn sweep(cache: CacheMode, seeds: core::ops::Range<u64>) {
                 resyncs += manager.resyncs;
                 ejections += manager.ejections;
                 hand_overs += manager.hand_overs;
+                restarts += manager.restarts;
+                repaired += manager.repaired;
+                spoiled += manager.spoiled;
             }
             Err(_) => panic!("seed {seed} in {cache:?} failed: SEED={seed} TRACE=1 shows it"),
         }
     }
     std::eprintln!(
-        "{cache:?}: {acknowledged} writes acknowledged, {resyncs} resyncs, {ejections} ejections, {hand_overs} hand-overs"
+        "{cache:?}: {acknowledged} writes acknowledged, {resyncs} resyncs, {ejections} ejections, {hand_overs} hand-overs, {restarts} resyncs begun anew, {spoiled} blocks unreadable, {repaired} repairs"
     );
     assert!(acknowledged > 0);
 }

@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    fn close_end(&mut self, which: usize, node: usize) {
+    pub(super) fn close_end(&mut self, which: usize, node: usize) {
         let id = self.channels[which].id;
         self.channels[which].open[node] = false;
         self.with(node, |volume, now, out| volume.channel_down(now, id, out));
@@ -258,9 +258,9 @@ impl World {
         }
         let mut things = Vec::new();
         for node in 0..2 {
-            things.extend(
-                (0..self.machines[node].flights.len()).map(|which| Thing::Disk(node, which)),
-            );
+            let (machine, now) = (&self.machines[node], self.now);
+            let moving = (0..machine.flights.len()).filter(|which| machine.moves(*which, now));
+            things.extend(moving.map(|which| Thing::Disk(node, which)));
             things.extend(
                 (0..self.machines[node].wanted_buffers.len())
                     .map(|which| Thing::Buffer(node, which)),

@@ -97,6 +97,7 @@ fn a_split_brain_is_resolved_by_one_order() {
         let blocks = world.machines[kept].disk.blocks;
         let order = crate::node_interface::Operator::KeepCopy {
             volume: crate::node::tests::world::VOLUME,
+            mine: true,
         };
         world.handle(kept, NodeEvent::Operator(order));
         world.run_until(ms(10_000), World::is_mirrored);

@@ -96,7 +96,7 @@ impl World {
                     .serves(self.now)
                     .is_some_and(|it| it.generation == lineage);
                 if mine && self.busy[block].is_some_and(|it| it.0 == id) && self.wires[0] {
-                    self.acked[block] = id;
+                    self.acked.iter_mut().for_each(|it| it[block] = id);
                     self.busy[block] = None;
                     if self.dice(2) == 0 {
                         for machine in &mut self.machines {
@@ -122,12 +122,28 @@ impl World {
 
     pub(super) fn act(&mut self, who: usize, action: NodeAction) {
         match action {
-            NodeAction::LinkSend { link, bytes } => {
+            NodeAction::LinkSend { link, mut bytes } => {
                 if self.witness_link(link) == Some(who) {
                     return self.send_to_witness(who, link, bytes);
                 }
+                if self.ghosts.contains_key(&link) {
+                    return self.send_to_ghost(who, link, &bytes);
+                }
+                if self.certifiers.contains_key(&link) {
+                    return self.send_to_certifier(link, &bytes);
+                }
                 if self.muted == Some(who) {
                     return self.held.push((link, bytes));
+                }
+                let report = bytes.get(10..12) == Some(&[1, 0x10]);
+                if let Some((_, forged)) = self.tamper.filter(|it| it.0 == who && report) {
+                    self.tamper = None;
+                    if forged {
+                        // The flag `yields`, in the second byte of the report's flags.
+                        bytes[192 + 38] ^= 4;
+                    } else {
+                        bytes.extend_from_within(..);
+                    }
                 }
                 if let Some(wire) = self.wire_of(link).filter(|wire| self.wires[*wire]) {
                     // In order on one link.
@@ -162,6 +178,8 @@ impl World {
                 let delay = ms(self.dice(30) + 1);
                 self.later(who, delay, Later::AcceptorDone { bytes });
             }
+            NodeAction::VolumeClosed { .. } => self.say(alloc::format!("{} closed", who + 1)),
+            NodeAction::StoreMaintenance { on } => self.machines[who].maintenance = on,
             NodeAction::StoreConfig { bytes } => {
                 let delay = ms(self.dice(30) + 1);
                 self.later(who, delay, Later::ConfigDone { bytes });
@@ -203,6 +221,9 @@ impl World {
                 self.say(alloc::format!("{} stopped, clean: {clean}", who + 1));
                 self.machines[who].stopped = Some(clean);
             }
+            NodeAction::Order(ToShard::PathSilent { path, .. }) => {
+                self.given_up.push((who, path));
+            }
             NodeAction::Order(ToShard::Volume(_, order)) => {
                 self.ordered(who, &order);
                 let at = self.machines[who]
@@ -213,6 +234,9 @@ impl World {
             }
             NodeAction::Order(ToShard::LogoutAll { .. }) => {
                 self.handle(who, NodeEvent::Shard(FromShard::LoggedOut));
+            }
+            NodeAction::Order(ToShard::PortGroups(_, groups)) => {
+                self.machines[who].access = groups.first().map(|it| it.state);
             }
             NodeAction::Order(_) => {}
         }

@@ -11,6 +11,11 @@ impl World {
         }
         if let ToVolume::Serve { configuration, .. } = *order {
             self.may_serve(who, configuration);
+            if self.forced && configuration.members.count() == 2 {
+                let source = usize::from(configuration.owner.0) - 1;
+                self.acked[1 - source] = self.acked[source];
+                self.forced = false;
+            }
         }
     }
 
@@ -88,7 +93,10 @@ impl World {
             disk.dirty |= 1 << block;
             disk.blocks[block] = id;
             if !self.apart {
-                self.acked[block] = id;
+                self.acked[who][block] = id;
+                if !self.forced {
+                    self.acked[1 - who][block] = id;
+                }
             }
         } else if self.busy[block].is_none() && self.runs(1 - who) && self.wires[0] {
             self.next_write += 1;
@@ -145,6 +153,7 @@ impl World {
                 path.asked = true;
                 path.wanted_told = false;
             }
+            ToVolume::Pace(_) | ToVolume::Verify { .. } | ToVolume::EndVerify => {}
             ToVolume::Lease { until } => self.machines[who].path.lease_until = until,
             ToVolume::Collect { everything, .. } => {
                 let path = &mut self.machines[who].path;

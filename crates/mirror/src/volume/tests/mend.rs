@@ -1,0 +1,264 @@
+//! Stories of blocks that one member cannot read, or that differ: they are rewritten from the other
+//! one, and an initiator's write of the same place wins.
+
+use super::machine::BLOCK;
+use super::manager::Manager;
+use super::stories::{pair, settle};
+use crate::control::{CacheMode, FromVolume, NodeId, Repair, Time, ToVolume, Verified};
+use crate::operation::Extent;
+use crate::volume::VolumeStatus;
+use crate::volume::mend::REPAIRS_MAX;
+use crate::volume_action::Refusal;
+
+fn status(manager: &Manager, node: usize) -> VolumeStatus {
+    let volume = manager.world.machines[node].volume.as_ref();
+    volume.unwrap().status()
+}
+
+fn run(manager: &mut Manager, time: Time) {
+    for _ in 0..time.as_millis().div_ceil(50) {
+        manager.heartbeat();
+        manager.world.run(Time::from_millis(50));
+    }
+}
+
+#[test]
+fn a_read_that_fails_is_answered_with_the_partners_blocks_which_are_rewritten() {
+    for node in 0..2 {
+        let mut manager = pair(CacheMode::WriteThrough);
+        manager.world.write(0, 7, 3);
+        run(&mut manager, Time::ZERO + Time::from_millis(50));
+        manager.world.machines[node].unreadable.insert(8);
+        let reads = [
+            manager.world.read(node, 6, 4),
+            manager.world.read(node, 8, 1),
+        ];
+        run(&mut manager, Time::from_secs(1));
+        for read in reads {
+            assert_eq!(manager.world.result(read), Some(Ok(())), "node {node}");
+        }
+        assert_eq!(manager.world.read_values[&reads[0]], [0, 1, 1, 1]);
+        assert!(
+            manager.world.machines[node].unreadable.is_empty(),
+            "it was rewritten"
+        );
+        let counts = status(&manager, node).counts;
+        assert!(counts.repaired >= 1 && counts.unreadable == 2, "{counts:?}");
+        let extent = Extent {
+            offset: 6 * BLOCK,
+            len: 4 * BLOCK,
+        };
+        let told = &manager.world.machines[node].told;
+        assert!(told.contains(&FromVolume::Repaired { extent }), "{told:?}");
+        run(&mut manager, Time::from_secs(1));
+        for machine in &manager.world.machines {
+            assert_eq!(machine.live_buffers(), 0);
+        }
+        manager.listen();
+        assert!(manager.is_whole(), "nobody was put out");
+    }
+}
+
+#[test]
+fn a_write_that_comes_while_blocks_are_repaired_wins() {
+    for (node, writer, seed) in (0..40).map(|n| (n % 2, n / 2 % 2, n)) {
+        let mut manager = super::stories::pair_of(CacheMode::WriteThrough, 1 + seed as u64);
+        manager.world.write(0, 7, 3);
+        run(&mut manager, Time::from_millis(50));
+        manager.world.machines[node].unreadable.insert(8);
+        let read = manager.world.read(node, 8, 1);
+        for _ in 0..seed {
+            manager.world.step();
+        }
+        let write = manager.world.write(writer, 8, 1);
+        run(&mut manager, Time::from_secs(2));
+        assert_eq!(manager.world.result(read), Some(Ok(())));
+        assert_eq!(manager.world.result(write), Some(Ok(())));
+        for machine in &manager.world.machines {
+            assert_eq!(
+                machine.value(8),
+                2,
+                "reader {node}, writer {writer}, step {seed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_neither_can_read_is_a_medium_error_and_so_is_what_the_only_one_cannot() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    for machine in &mut manager.world.machines {
+        machine.unreadable.insert(8);
+    }
+    let reads = [0, 1].map(|node| manager.world.read(node, 8, 1));
+    run(&mut manager, Time::from_secs(2));
+    for read in reads {
+        assert_eq!(manager.world.result(read), Some(Err(Refusal::Unreadable)));
+    }
+    manager.crash(1, false);
+    manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
+    run(&mut manager, Time::from_secs(3));
+    manager.listen();
+    manager.adopt(0);
+    let read = manager.world.read(0, 8, 1);
+    run(&mut manager, Time::from_secs(3));
+    assert_eq!(manager.world.result(read), Some(Err(Refusal::Unreadable)));
+}
+
+#[test]
+fn a_disk_with_too_many_unreadable_blocks_is_put_out() {
+    for node in 0..2 {
+        let mut manager = pair(CacheMode::WriteThrough);
+        let places = 0..REPAIRS_MAX as u64 + 1;
+        manager.world.machines[node]
+            .unreadable
+            .extend(places.clone());
+        for place in places {
+            let told = &manager.world.machines[node].told;
+            assert!(!told.contains(&FromVolume::DiskFailed), "after {place}");
+            let read = manager.world.read(node, place, 1);
+            run(&mut manager, Time::from_millis(200));
+            assert!(manager.world.result(read).is_some());
+        }
+        let told = &manager.world.machines[node].told;
+        assert!(told.contains(&FromVolume::DiskFailed));
+    }
+}
+
+#[test]
+fn a_block_that_stays_unreadable_though_it_was_written_means_that_the_disk_failed() {
+    for node in 0..2 {
+        let mut manager = pair(CacheMode::WriteThrough);
+        manager.world.machines[node].unreadable.insert(8);
+        manager.world.machines[node].dead.insert(8);
+        let read = manager.world.read(node, 8, 1);
+        run(&mut manager, Time::from_secs(2));
+        assert_eq!(
+            manager.world.result(read),
+            Some(Err(Refusal::NotServed)),
+            "the other path has it"
+        );
+        let told = &manager.world.machines[node].told;
+        assert!(told.contains(&FromVolume::DiskFailed));
+    }
+}
+
+/// Plants other contents on one node's disk, and verifies from the owner (node 0).
+fn verify(repair: Repair, rotten: &[(usize, u64)]) -> (Manager, Verified) {
+    let mut manager = pair(CacheMode::WriteThrough);
+    manager.world.write(0, 5, 2);
+    manager.world.write(1, 5000, 3);
+    run(&mut manager, Time::from_millis(100));
+    for (node, block) in rotten {
+        manager.world.machines[*node].durable.insert(*block, 77);
+    }
+    manager.world.machines[1].unreadable.insert(9000);
+    manager.world.machines[0].told.clear();
+    manager.order(0, ToVolume::Verify { repair });
+    assert!(status(&manager, 0).verify.unwrap().running);
+    run(&mut manager, Time::from_secs(4));
+    let ended = status(&manager, 0).verify.unwrap();
+    assert!(!ended.running, "{ended:?}");
+    let told = &manager.world.machines[0].told;
+    assert!(told.contains(&FromVolume::Verified(ended.found)));
+    for machine in &manager.world.machines {
+        assert_eq!(machine.live_buffers(), 0);
+    }
+    (manager, ended.found)
+}
+
+#[test]
+fn a_verification_sees_all_of_both_copies_and_repairs_what_cannot_be_read() {
+    let (manager, found) = verify(Repair::Report, &[]);
+    let expected = Verified {
+        complete: true,
+        done: super::world::SIZE,
+        differing: 0,
+        repaired: 0,
+        unreadable: 1,
+    };
+    assert_eq!(found, expected);
+    assert!(manager.world.machines[1].unreadable.is_empty());
+}
+
+#[test]
+fn differences_are_named_and_left_or_rewritten_from_the_right_side() {
+    let rotten = [(0, 6), (1, 5001)];
+    let (manager, found) = verify(Repair::Report, &rotten);
+    assert_eq!((found.differing, found.repaired), (2, 0));
+    assert_eq!(manager.world.differences(), [(6, 77, 1), (5001, 1, 77)]);
+    let extent = Extent {
+        offset: 5000 * BLOCK / (64 << 10) * (64 << 10),
+        len: 64 << 10,
+    };
+    let told = &manager.world.machines[0].told;
+    assert!(told.contains(&FromVolume::Differs { extent }), "{told:?}");
+    for (repair, values) in [
+        (Repair::Owner, (77, 1)),
+        (Repair::Node(NodeId(1)), (77, 1)),
+        (Repair::Node(NodeId(2)), (1, 77)),
+    ] {
+        let (manager, found) = verify(repair, &rotten);
+        assert_eq!((found.differing, found.repaired), (2, 2), "{repair:?}");
+        assert_eq!(manager.world.differences(), [], "{repair:?}");
+        let machine = &manager.world.machines[0];
+        assert_eq!(
+            (machine.value(6), machine.value(5001)),
+            values,
+            "{repair:?}"
+        );
+    }
+}
+
+#[test]
+fn only_the_owner_of_two_members_verifies_and_a_change_interrupts_it() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    let repair = Repair::Report;
+    manager.order(1, ToVolume::Verify { repair });
+    let interrupted = FromVolume::Verified(Verified::default());
+    assert!(manager.world.machines[1].told.contains(&interrupted));
+    manager.order(0, ToVolume::Verify { repair });
+    for _ in 0..30 {
+        manager.world.step();
+    }
+    manager.crash(1, false);
+    manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
+    for _ in 0..4 {
+        settle(&mut manager);
+    }
+    let ended = status(&manager, 0).verify.unwrap();
+    assert!(!ended.running && !ended.found.complete, "{ended:?}");
+    assert!(manager.is_whole());
+}
+
+#[test]
+fn a_read_whose_repair_ends_with_the_partner_is_answered() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    manager.heartbeat();
+    manager.world.machines[0].unreadable.insert(7);
+    let read = manager.world.read(0, 7, 1);
+    let asked = |manager: &Manager| manager.world.channels.iter().any(|it| it.queued(0) > 0);
+    while !asked(&manager) {
+        assert!(manager.world.step(), "the partner is asked for the block");
+    }
+    for channel in &mut manager.world.channels {
+        channel.stuck = true;
+    }
+    manager.crash(1, false);
+    manager.eject(0);
+    manager.listen();
+    manager.adopt(0);
+    for _ in 0..100 {
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+    }
+    let result = manager.world.result(read);
+    assert_eq!(result, Some(Err(Refusal::Unreadable)));
+    let write = manager.world.write(0, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+}
