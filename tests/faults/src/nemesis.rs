@@ -117,6 +117,7 @@ impl Nemesis {
             Self::pause,
             Self::pause,
             Self::restart,
+            Self::maintain,
             Self::kill_several,
             Self::cut_power,
             Self::cut_power,
@@ -175,6 +176,11 @@ impl Nemesis {
                 "kill node"
             };
             self.note(name, machine.name());
+            // As its supervisor does.
+            if machine != Machine::Witness && stage.random.percent(50) {
+                let certified = stage.cluster.certify(machine)?;
+                self.note("death certificate", &certified);
+            }
             self.add(
                 stage.random.duration(10, 15_000),
                 Broken::Off(machine, false),
@@ -205,12 +211,30 @@ impl Nemesis {
             .active
             .iter()
             .all(|(_, it)| matches!(it, Broken::Slow(_) | Broken::Off(..)))
+            && !stage.cluster.process(machine).is_young()
         {
             self.note("stop in order (SIGTERM)", machine.name());
             stage.cluster.process(machine).stop()?;
             self.add(stage.random.duration(10, 5000), Broken::Off(machine, false));
         }
         Ok(())
+    }
+
+    /// A node is taken out of service and put back, while everything else is well.
+    fn maintain(&mut self, stage: &mut Stage) -> Result<()> {
+        if !self.active.is_empty() || !stage.cluster.is_mirrored() {
+            return Ok(());
+        }
+        let node = stage.random.index(2);
+        self.note("maintenance", Machine::node(node).name());
+        stage.cluster.enter_maintenance(node)?;
+        std::thread::sleep(stage.random.duration(1, 3000));
+        if stage.random.percent(50) {
+            // As for an upgrade.
+            stage.cluster.process(Machine::node(node)).stop()?;
+            stage.cluster.process(Machine::node(node)).start()?;
+        }
+        stage.cluster.leave_maintenance(node)
     }
 
     /// Kills them, and forgets what was the matter with them before.

@@ -3,7 +3,6 @@
 
 use crate::cluster::VOLUME;
 use crate::disk::{DiskFault, Effect, Operation, Part};
-use crate::history::History;
 use crate::nemesis::Nemesis;
 use crate::network::Machine;
 use crate::powercuts::mebibytes;
@@ -58,7 +57,7 @@ fn rage(
         stage.end_load()?;
         let operations = stage.history.len();
         stage.check()?;
-        if round % DISK_FAILURE == 0 {
+        if round.is_multiple_of(DISK_FAILURE) {
             fail_disk(stage, nemesis)?;
         }
         say(format!(
@@ -72,8 +71,8 @@ fn rage(
     stage.finish()
 }
 
-/// A node's disk fails while everything else is well: initiators notice nothing. The disk is out of
-/// service from then on, so the volume is replaced afterwards.
+/// A node's disk fails while everything else is well: initiators notice nothing. It is out of service
+/// from then on, until it is replaced under load.
 fn fail_disk(stage: &mut Stage, nemesis: &mut Nemesis) -> Result<()> {
     let node = stage.random.index(2);
     let error = [Errno::IO, Errno::NOSPC][stage.random.index(2)];
@@ -109,9 +108,13 @@ fn fail_disk(stage: &mut Stage, nemesis: &mut Nemesis) -> Result<()> {
     let image = verify::image(&stage.cluster, 1 - node, &stage.clock)?;
     verify::judge(&mut stage.history, vec![image]).context("after the failure of a disk")?;
     stage.judge_watch()?;
-    stage.cluster.replace_volume()?;
-    stage.history = History::default();
-    Ok(())
+    stage.begin_load(CLIENTS, stage.work());
+    stage.wait_answered()?;
+    stage.replaced += 1;
+    stage.cluster.replace_replica(node)?;
+    stage.wait_mirrored()?;
+    stage.end_load()?;
+    stage.check().context("after the replacement of a disk")
 }
 
 fn report(stage: &Stage, nemesis: &Nemesis, say: &mut dyn FnMut(String)) {

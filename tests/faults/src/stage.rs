@@ -52,6 +52,8 @@ pub struct Stage {
     pub random: Random,
     /// What came of it so far.
     pub tally: Tally,
+    /// Copies that were replaced: each is compared from end to end, once.
+    pub replaced: u64,
     watch: Watch,
     clients: Vec<Client>,
     round: u64,
@@ -71,6 +73,7 @@ impl Stage {
             history: History::default(),
             random: Random::new(seed, 21),
             tally: Tally::default(),
+            replaced: 0,
             watch,
             clients: Vec::new(),
             round: 0,
@@ -223,6 +226,13 @@ impl Stage {
         let seen = self.seen();
         if !seen.wrong.is_empty() {
             bail!("{}", seen.wrong.join("; "));
+        }
+        if seen.full > self.replaced {
+            bail!(
+                "{} resyncs compared all of the volume, and {} copies were replaced",
+                seen.full,
+                self.replaced
+            );
         }
         for node in 0..2 {
             let log = self.cluster.process(Machine::node(node)).log();
