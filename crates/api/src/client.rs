@@ -131,6 +131,13 @@ impl Client {
         self.request(Method::POST, &path, Bytes::new())
     }
 
+    /// Lets the other node, which was put out for slowness, join again at once. To be asked of the
+    /// node that serves alone.
+    pub fn rejoin_volume(&self, name: &str) -> Result<Changed, ClientError> {
+        let path = format!("/v1/volumes/{}/rejoin", escape(name));
+        self.request(Method::POST, &path, Bytes::new())
+    }
+
     /// A volume that has its only copy on this node gets one on the other node.
     pub fn add_replica(&self, name: &str, at: &ReplicaAt) -> Result<Changed, ClientError> {
         let path = format!("/v1/volumes/{}/replica", escape(name));

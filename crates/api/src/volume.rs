@@ -203,6 +203,13 @@ pub struct Volume {
     /// Resyncs among them that had to compare all of the volume.
     #[serde(default)]
     pub full_resyncs: u64,
+    /// Reads of this node's initiators that the partner served since this daemon started: this node
+    /// was no member.
+    #[serde(default)]
+    pub proxied_reads: u64,
+    /// Writes and other operations that the partner carried out for them.
+    #[serde(default)]
+    pub proxied_writes: u64,
     /// While making the image.
     pub provisioning: Option<Progress>,
     /// Open iSCSI sessions on this node.

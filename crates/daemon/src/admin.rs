@@ -29,6 +29,11 @@ pub(crate) enum Request {
     Config,
     Apply,
     KeepConfig,
+    /// The other node, which was put out for slowness, may join again.
+    Rejoin {
+        /// The volume.
+        name: String,
+    },
     /// After a split brain: the copy of this node, by number or name, is the one.
     Resolve {
         name: String,

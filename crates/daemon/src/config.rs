@@ -109,6 +109,8 @@ pub struct Partner {
     pub heartbeat_remote: Vec<Address>,
     /// The pair's secret.
     pub secret_file: PathBuf,
+    /// Where this node may not serve a volume itself, the partner serves its initiators.
+    pub proxy: bool,
 }
 
 /// `[storage]`
@@ -335,6 +337,7 @@ impl Default for Partner {
             heartbeat_local: Vec::new(),
             heartbeat_remote: Vec::new(),
             secret_file: "/etc/lockstep/pair.secret".into(),
+            proxy: true,
         }
     }
 }

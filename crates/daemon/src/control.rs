@@ -223,6 +223,7 @@ impl Control {
             incarnation,
             portals: u16::try_from(config.portals.data.len()).expect("at most 32"),
             partner_portals: 0,
+            proxy: config.partner.proxy,
             timing,
             acceptor: read(ACCEPTOR_FILE)?,
             pool: read(POOL_STATE_FILE)?,

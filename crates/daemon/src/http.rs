@@ -89,6 +89,7 @@ fn admin(asker: Asker) -> Router {
         )
         .route("/v1/volumes/{name}", get(volume).delete(delete_volume))
         .route("/v1/volumes/{name}/access", put(access))
+        .route("/v1/volumes/{name}/rejoin", post(rejoin_volume))
         .route("/v1/volumes/{name}/resolve", post(resolve))
         .route("/v1/volumes/{name}/force-activate", post(force_activate))
         .route(
@@ -170,6 +171,10 @@ async fn delete_volume(
 ) -> Response {
     let confirm = query.get("confirm").cloned().unwrap_or_default();
     respond(ask(&asker, Request::Delete { name, confirm }).await)
+}
+
+async fn rejoin_volume(State(asker): State<Asker>, Path(name): Path<String>) -> Response {
+    respond(ask(&asker, Request::Rejoin { name }).await)
 }
 
 /// What a query says, or nothing.

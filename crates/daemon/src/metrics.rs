@@ -358,6 +358,16 @@ fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             |_, c| c.full_resyncs,
         ),
         total(
+            "lockstep_volume_proxied_reads_total",
+            "Reads of this node's initiators that the partner served, because this node was no member.",
+            |_, c| c.proxied_reads,
+        ),
+        total(
+            "lockstep_volume_proxied_writes_total",
+            "Writes and other operations that the partner carried out for them.",
+            |_, c| c.proxied_writes,
+        ),
+        total(
             "lockstep_volume_resync_restarts_total",
             "Resyncs from this node that stood still and were begun anew.",
             |_, c| c.resync_restarts,

@@ -154,6 +154,7 @@ mod tests {
             incarnation: Incarnation(u64::MAX),
             portals: 1,
             partner_portals: 0,
+            proxy: true,
             timing: Timing::default(),
             acceptor: None,
             pool: None,

@@ -35,6 +35,8 @@ pub struct NodeSettings {
     pub portals: u16,
     /// Data portals of the partner.
     pub partner_portals: u16,
+    /// Where it may not serve a volume itself, its initiators are served by the partner.
+    pub proxy: bool,
     /// The times.
     pub timing: Timing,
     /// The register's file as found; `None`: there is none.
@@ -87,6 +89,11 @@ pub enum Operator {
         enter: bool,
         /// Even if the partner cannot serve some of the volumes.
         force: bool,
+    },
+    /// What made the partner slow is mended: it may join again at once.
+    Rejoin {
+        /// The volume.
+        volume: VolumeId,
     },
 }
 

@@ -365,6 +365,7 @@ impl Shard {
             VolumeAction::Complete { ticket, result } => {
                 self.ticket_done(now, ticket, result, actions)
             }
+            VolumeAction::Fetched { ticket, buffer } => self.fetched(ticket, buffer),
             VolumeAction::Release { buffer } => self.release(buffer),
             // Its place may have another volume's name by the time that a buffer is free.
             VolumeAction::NeedBuffer { .. } | VolumeAction::Tell(_)

@@ -139,6 +139,11 @@ pub(crate) enum VolumeVerb {
         /// The new one
         strategy: StrategyWord,
     },
+    /// Let the other node, which was put out for slowness, join again at once
+    Rejoin {
+        /// Name of the volume
+        name: String,
+    },
     /// Change how much resyncs may take from initiators, also of one that runs
     Resync {
         /// Its name

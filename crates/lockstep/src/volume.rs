@@ -48,6 +48,7 @@ pub(crate) fn run(client: &Client, verb: VolumeVerb, json: bool) -> anyhow::Resu
             no_wait,
             stop,
         } => verify(client, &name, repair.into(), no_wait, stop, json),
+        VolumeVerb::Rejoin { name } => config::changed(&client.rejoin_volume(&name)?, json),
         VolumeVerb::Delete { name, confirm } => {
             config::changed(&client.delete_volume(&name, &confirm)?, json)
         }
@@ -326,6 +327,13 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
             volume.full_resyncs
         );
         rows.push(("resynced", text));
+    }
+    if volume.proxied_reads + volume.proxied_writes > 0 {
+        let text = format!(
+            "{} reads and {} writes, carried out by the partner (since this daemon started)",
+            volume.proxied_reads, volume.proxied_writes
+        );
+        rows.push(("passed on", text));
     }
     rows.extend(volume.provisioning.map(|p| ("provisioning", progress(&p))));
     rows.extend(volume.verify.as_ref().map(|it| ("verified", verified(it))));

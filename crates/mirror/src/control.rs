@@ -224,6 +224,13 @@ pub enum ToVolume {
         /// Which run of it.
         source_incarnation: Incarnation,
     },
+    /// No member: have the partner, which serves this configuration alone, carry out what this
+    /// node's initiators want; its run. `None`: not any more. Ended by `Serve`. Answered by
+    /// `Proxying` each time that the partner agrees or can no longer be reached.
+    Proxy {
+        /// Whom to pass commands to.
+        host: Option<(Configuration, Incarnation)>,
+    },
     /// Planned end of service here: admit nothing more, drain to commit (at most until `by`),
     /// answer `Drained`. A replica drains what its own initiators sent; the owner's operations it
     /// applies and acknowledges until `Close`. A volume that is told to `Serve` again goes on.
@@ -302,6 +309,11 @@ pub enum FromVolume {
     /// Acknowledgements are held, everything is drained and flushed on both, nothing is dirty:
     /// the partner may become a member now. Held until `Serve` or `Alone`.
     JoinReady,
+    /// Initiators' commands are passed to the partner, or not any more.
+    Proxying {
+        /// Whether they are.
+        up: bool,
+    },
     /// Answer to `Drain`; `clean`: nothing that was admitted here is uncommitted.
     Drained {
         /// Whether everything admitted here was committed.

@@ -228,6 +228,7 @@ const YIELDS: u32 = 1 << 10;
 const STOPPING: u32 = 1 << 11;
 const KEEP: u32 = 1 << 12;
 const SETTLED: u32 = 1 << 13;
+const PROXIES: u32 = 1 << 16;
 const GIVE_UP: u32 = 1 << 14;
 const LEAVES: u32 = 1 << 15;
 
@@ -521,6 +522,7 @@ fn encode_report(report: &Report) -> Vec<u8> {
         (report.demands, DEMANDS),
         (report.yields, YIELDS),
         (report.stopping, STOPPING),
+        (report.proxies, PROXIES),
         (report.leaves, LEAVES),
     ] {
         flags |= if set { bit } else { 0 };
@@ -585,6 +587,7 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
         value: raw.value.get(),
         serving: flag(SERVING),
         settled: flag(SETTLED),
+        proxies: flag(PROXIES),
         demands: flag(DEMANDS),
         yields: flag(YIELDS),
         stopping: flag(STOPPING),

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use thiserror::Error;
 
 mod decode;
+pub mod proxy;
 #[cfg(test)]
 mod tests;
 
@@ -173,6 +174,8 @@ pub enum DataFrame {
         /// They were written.
         good: bool,
     },
+    /// Between a proxy and its host.
+    Proxy(proxy::ProxyFrame),
 }
 
 /// How many bytes of a volume one `Bits` frame covers: 64 KiB of bits at 64 KiB a bit.
@@ -221,7 +224,7 @@ const FUA: u16 = 1;
 /// Whether a frame of this kind carries blocks, received into a buffer, rather than bytes.
 #[must_use]
 pub const fn blocks_follow(kind: u16) -> bool {
-    matches!(kind, 0x10 | 0x13 | 0x20 | 0x23 | BLOCKS)
+    matches!(kind, 0x10 | 0x13 | 0x20 | 0x23 | BLOCKS) || proxy::has_blocks(kind)
 }
 
 /// Whether this kind is a forward.
@@ -234,7 +237,7 @@ pub const fn is_forward(kind: u16) -> bool {
 /// asked for is asked for again. Other blocks have to be waited for.
 #[must_use]
 pub const fn may_be_refused(kind: u16) -> bool {
-    is_forward(kind) || kind == BLOCKS
+    is_forward(kind) || kind == BLOCKS || proxy::may_be_refused(kind)
 }
 
 /// Whether this kind brings blocks that were asked for.
@@ -450,6 +453,7 @@ impl DataFrame {
                     ..*fields
                 }
             }
+            Self::Proxy(frame) => return frame.fill(fields),
             Self::AskBlocks { id, extent } => place(fields, ASK_BLOCKS, id, extent),
             Self::AskMend { id, extent } => place(fields, ASK_MEND, id, extent),
             Self::Blocks {

@@ -28,9 +28,11 @@ mod maintenance;
 mod majority;
 mod member;
 mod pairing;
+mod proxy;
 mod refusal;
 pub mod report;
 mod roles;
+mod slow;
 pub mod status;
 mod stop;
 mod terms;
@@ -102,7 +104,7 @@ pub struct Membership {
     rate: Rate,
     eject: Option<(Eject, Time)>,
     ejections: u32,
-    rejoin_after: Time,
+    slow: slow::Slow,
     round: Option<Round>,
     /// The configuration that this node is about to propose or to take.
     candidate: Option<Configuration>,
@@ -122,6 +124,7 @@ pub struct Membership {
     bound_to: Option<Incarnation>,
     lease_until: Time,
     stopping: Option<stop::Stop>,
+    proxy: proxy::Proxy,
     unreadable: u64,
 }
 
@@ -191,7 +194,7 @@ impl Membership {
             rate: Rate::default(),
             eject: None,
             ejections: 0,
-            rejoin_after: Time::ZERO,
+            slow: slow::Slow::default(),
             round: None,
             candidate: None,
             decided: None,
@@ -205,6 +208,7 @@ impl Membership {
             bound_to: None,
             lease_until: Time::ZERO,
             stopping: None,
+            proxy: proxy::Proxy::default(),
             unreadable: 0,
             settings,
         }
@@ -227,9 +231,10 @@ impl Membership {
     pub fn step(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..MAX_STEPS {
             if !self.advance(turn) {
-                return;
+                break;
             }
         }
+        self.look_at_proxy(turn);
     }
 
     /// One thing; whether there may be more to do.

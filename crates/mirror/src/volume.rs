@@ -19,6 +19,7 @@ mod counts;
 mod flushes;
 mod forwards;
 mod frames;
+mod host;
 mod intake;
 mod links;
 mod mend;
@@ -27,6 +28,7 @@ mod opening;
 mod orders;
 mod owner;
 mod pace;
+mod proxy;
 mod reads;
 mod replica;
 mod running;
@@ -107,6 +109,8 @@ enum Use {
     Step(u64),
     /// A comparison at the target, or at a replica.
     Comparison(u64),
+    /// The checksum of a read for the partner.
+    Fetch(Ticket),
     /// Blocks that the partner cannot read, or that differ.
     Mend(u64),
     /// Blocks that the owner asked for.
@@ -143,6 +147,9 @@ pub struct Volume {
     forwards: BTreeMap<u64, Forwarded>,
     bytes_forwarded: u64,
     next_forward: u64,
+    /// What the partner carries out for this node, and this node for the partner.
+    proxy: proxy::Proxy,
+    host: host::Host,
     /// Applied before this configuration, answered once it is in force.
     inherited: Vec<Ticket>,
     reads: Reads,
@@ -206,6 +213,8 @@ impl Volume {
             forwards: BTreeMap::new(),
             bytes_forwarded: 0,
             next_forward: 1,
+            proxy: proxy::Proxy::default(),
+            host: host::Host::default(),
             inherited: Vec::new(),
             reads: Reads::default(),
             flushes: BTreeMap::new(),
@@ -236,7 +245,7 @@ impl Volume {
 
     /// `Node` gives an order.
     pub fn order(&mut self, now: Time, order: ToVolume, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.obey(order, turn);
         self.pump(turn);
     }
@@ -265,7 +274,7 @@ impl Volume {
     ) {
         // A command shows that its initiator is there, as an answer to a ping does: a session that
         // began later was never pinged.
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.seen(turn);
         if matches!(operation, Operation::Write { .. }) {
             self.pace.entered(now, ticket);
@@ -284,7 +293,7 @@ impl Volume {
         at: u32,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.seen(turn);
         self.pace.entered(now, ticket);
         self.take_read(ticket, extent, buffer, at, turn);
@@ -293,7 +302,7 @@ impl Volume {
 
     /// An initiator's SYNCHRONIZE CACHE.
     pub fn flush(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.seen(turn);
         self.take_flush(ticket, turn);
         self.pump(turn);
@@ -302,7 +311,7 @@ impl Volume {
     /// Ends what has this ticket, if that is still possible. A `Complete` always follows (or came
     /// before): `Aborted` if it was never sequenced, else its real end.
     pub fn cancel(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.cancel_ticket(ticket, turn);
         self.pump(turn);
     }
@@ -315,7 +324,7 @@ impl Volume {
         result: Result<Value, IoError>,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         let Some(purpose) = self.ios.remove(&id.0) else {
             return;
         };
@@ -334,6 +343,7 @@ impl Volume {
             Use::Closing => self.close_flushed(&result, turn),
             Use::Step(step) => self.step_done(step, result, turn),
             Use::Comparison(step) => self.comparison_done(step, result, turn),
+            Use::Fetch(ticket) => self.fetch_summed(ticket, &result, turn),
             Use::Mend(id) => self.mend_io_done(id, &result, turn),
             Use::Asked(request) => self.asked_io_done(request, &result, turn),
             Use::Look(step) => self.look_done(step, result, turn),
@@ -349,7 +359,7 @@ impl Volume {
         buffer: BufferId,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.buffer_came(request, buffer, turn);
         self.pump(turn);
     }
@@ -362,14 +372,14 @@ impl Volume {
         partner_incarnation: Incarnation,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.link_up(channel, partner_incarnation, turn);
         self.pump(turn);
     }
 
     /// A data connection is gone, with whatever was still on it.
     pub fn channel_down(&mut self, now: Time, channel: ChannelId, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.link_down(channel, turn);
         self.pump(turn);
     }
@@ -383,13 +393,13 @@ impl Volume {
         body: FrameBody,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.receive(channel, &fields, body, turn);
         self.pump(turn);
     }
 
-    /// The header of a frame came whose blocks were thrown away for want of room. Only a forward may
-    /// end so; it is refused.
+    /// The header of a frame came whose blocks were thrown away for want of room. Only what may be
+    /// refused ends so (`data_frame::may_be_refused`); it is.
     pub fn frame_without_blocks(
         &mut self,
         now: Time,
@@ -397,7 +407,7 @@ impl Volume {
         fields: &Fields,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.receive_without_blocks(channel, fields, turn);
         self.pump(turn);
     }
@@ -412,7 +422,7 @@ impl Volume {
     /// has waited since the partner fell silent does not show that.
     pub fn initiator_seen(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
         if self.asked || self.suspended && !self.initiator_seen {
-            let turn = &mut Turn { now, out };
+            let turn = &mut Turn::new(now, out);
             self.seen(turn);
             self.pump(turn);
         }
@@ -427,7 +437,7 @@ impl Volume {
 
     /// A deadline has passed, or nothing in particular.
     pub fn timer(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn { now, out };
+        let turn = &mut Turn::new(now, out);
         self.look_around(turn);
         self.pump(turn);
     }
@@ -442,12 +452,14 @@ impl Volume {
     fn pump(&mut self, turn: &mut Turn<'_>) {
         self.advance(turn);
         self.admit(turn);
+        self.advance_proxy(turn);
         self.start_flushes(turn);
         self.read_again(turn);
         self.advance_mends(turn);
         self.advance_verification(turn);
         self.write_metadata(turn);
         self.tell_wanted(turn);
+        self.answer_guests(turn);
         let steps = self.source().map_or(0, |source| source.steps.len());
         self.pace.steps_now(turn.now, steps);
         self.note_ends(turn.now, turn.out);
@@ -474,6 +486,7 @@ impl Volume {
             return;
         }
         let refusal = self.failure_refusal();
+        self.keep_forwards_open(turn);
         self.end_everything(refusal, turn);
         self.stage = Stage::Failed;
         turn.tell(FromVolume::DiskFailed);

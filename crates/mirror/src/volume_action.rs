@@ -6,9 +6,27 @@ use crate::operation::{BufferId, Payload};
 use crate::volume_io::{Io, IoId};
 use alloc::boxed::Box;
 
-/// Names an initiator's operation, read or flush until its `Complete`; chosen by the engine.
+/// Names an initiator's operation, read or flush until its `Complete`; chosen by the engine, with
+/// bit 31 clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
+
+impl Ticket {
+    /// The bit that the engine's tickets never have: the volume names the partner's commands with
+    /// it, which it carries out as if they were its own initiators'.
+    const GUEST: u64 = 1 << 31;
+
+    /// The name of a command of the partner.
+    pub(crate) const fn guest(number: u64) -> Self {
+        Self((number & !(Self::GUEST - 1)) << 1 | Self::GUEST | number & (Self::GUEST - 1))
+    }
+
+    /// Whether it names a command of the partner.
+    #[must_use]
+    pub const fn is_guest(self) -> bool {
+        self.0 & Self::GUEST != 0
+    }
+}
 
 /// One authenticated data connection to the partner; never reused in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +87,14 @@ pub enum VolumeAction {
         ticket: Ticket,
         /// How.
         result: Result<(), Refusal>,
+    },
+    /// The blocks of this read came from the partner and lie at the beginning of this buffer; the
+    /// engine takes over its one reference. `Complete` follows.
+    Fetched {
+        /// Which read.
+        ticket: Ticket,
+        /// Where they are.
+        buffer: BufferId,
     },
     /// The mirror needs this buffer no longer (one `Release` for each buffer it was given).
     Release {

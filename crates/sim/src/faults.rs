@@ -63,6 +63,10 @@ pub enum Fault {
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// A node's disk fails every write and flush from now on.
+    FailDisk(usize),
+    /// It is replaced by an empty one, and the daemon started anew.
+    ReplaceDisk(usize),
     /// Some sectors of a node's disk cannot be read any more, until they are written.
     Unreadable(usize),
     /// What a node's disks are asked to read they do not answer for some milliseconds.
@@ -137,6 +141,7 @@ enum Kind {
     Isolate,
     Reset,
     SlowDisks,
+    FailedDisk,
     HangReads,
     Unreadable,
     Losses,
@@ -144,7 +149,7 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 26] = [
+const KINDS: [Kind; 27] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
@@ -167,6 +172,7 @@ const KINDS: [Kind; 26] = [
     Kind::Isolate,
     Kind::Reset,
     Kind::SlowDisks,
+    Kind::FailedDisk,
     Kind::HangReads,
     Kind::Unreadable,
     Kind::Losses,
@@ -188,6 +194,10 @@ pub struct Situation {
     pub clients: usize,
     /// A node is cut off from everything.
     pub isolated: Option<usize>,
+    /// Both nodes serve together.
+    pub together: bool,
+    /// A disk was replaced in this run; that takes long.
+    pub replaced: bool,
     /// The initiators have rested once in this run; that takes long.
     pub rested: bool,
     /// A power cut now may not take acknowledged writes along (cache mode).
@@ -408,6 +418,10 @@ impl Plan {
                 (soon, Fault::SlowDisks(node)),
                 (long, Fault::NormalDisks(node)),
             ],
+            Kind::FailedDisk if now.together && !now.replaced => vec![
+                (soon, Fault::FailDisk(node)),
+                (long + prng.millis(3000, 12_000), Fault::ReplaceDisk(node)),
+            ],
             Kind::Unreadable => vec![(soon, Fault::Unreadable(node))],
             Kind::HangReads => {
                 // The longer ones are for the watchdog of a resync: it should be at one.
@@ -442,6 +456,21 @@ impl Plan {
 }
 
 impl Fault {
+    /// Whether a node may be lost to the other one by it.
+    #[must_use]
+    pub const fn takes_a_node_away(self) -> bool {
+        matches!(
+            self,
+            Self::Kill(_)
+                | Self::PowerCut(_)
+                | Self::Stop(_)
+                | Self::Pause(..)
+                | Self::Cut(..)
+                | Self::Isolate(_)
+                | Self::Part(..)
+        )
+    }
+
     /// Its name in the counts.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -463,6 +492,8 @@ impl Fault {
             Self::ResetData(_) => "data channels reset under way",
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
+            Self::FailDisk(_) => "disks failed",
+            Self::ReplaceDisk(_) => "disks replaced",
             Self::Unreadable(_) => "sectors become unreadable",
             Self::HangReads(..) => "disks that hang",
             Self::Losses => "links lossy",
@@ -507,6 +538,8 @@ mod tests {
         whole_heartbeats: 1,
         clients: 1,
         isolated: None,
+        together: true,
+        replaced: false,
         rested: false,
         power_cut_allowed: true,
         majority: false,
@@ -536,7 +569,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 22), (true, 33)] {
+        for (witness, kinds) in [(false, 24), (true, 35)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

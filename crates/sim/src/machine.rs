@@ -122,6 +122,8 @@ pub struct Machine {
     pub witness_link: Option<LinkId>,
     /// How fast its disks are now.
     pub speed: DiskSpeed,
+    /// Its disk fails every write and flush.
+    pub disk_fails: bool,
     /// Reads that are begun before do not end before.
     pub hung_until: Duration,
     /// Sectors of the images that answer reads with an error until they are written, as long as
@@ -278,6 +280,18 @@ impl Machine {
         }
     }
 
+    /// The failed disk is replaced by an empty one. The daemon is killed for it.
+    pub fn replace_disk(&mut self, ctx: &mut Context) {
+        if self.process.is_some() {
+            self.kill(ctx);
+        }
+        self.disk_fails = false;
+        for files in self.volumes.values_mut() {
+            files.image.replace();
+            files.meta.replace();
+        }
+    }
+
     /// Whether the daemon runs and is not stopped.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -330,7 +344,10 @@ impl Machine {
 
     fn act(&mut self, ctx: &mut Context, action: Action) {
         match action {
-            Action::Send { conn, head, body } => self.send(ctx, conn, head, body),
+            Action::Send { conn, head, body } => {
+                count_proxied(ctx, &head);
+                self.send(ctx, conn, head, body);
+            }
             Action::Close { conn } => self.close(ctx, conn),
             Action::Abort { conn } => self.abort(ctx, conn),
             Action::Dial { dial, address } => self.dial(ctx, dial, address),
@@ -377,5 +394,18 @@ impl Machine {
                 },
             );
         }
+    }
+}
+
+/// Counts the frames that pass commands on, by the kind in their header (docs/wire-format.md).
+fn count_proxied(ctx: &mut Context, head: &lockstep_engine::interface::Head) {
+    if usize::from(head.len) != lockstep_mirror::frame::HEADER_LEN {
+        return;
+    }
+    match u16::from_be_bytes([head.bytes[10], head.bytes[11]]) {
+        0x80..=0x84 => ctx.count("writes proxied"),
+        0x85 => ctx.count("reads proxied"),
+        0x8c => ctx.count("reads proxied: blocks sent back"),
+        _ => {}
     }
 }

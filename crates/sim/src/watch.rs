@@ -18,6 +18,8 @@ pub struct Watch {
     pub copying: bool,
     /// It has said that the partner may join, and nothing undid it.
     pub join_ready: bool,
+    /// The other node has agreed to serve its initiators.
+    pub proxying: bool,
     /// All configurations that it was ever told to serve.
     pub served: Vec<Configuration>,
     /// What the last verification found, until somebody takes it.
@@ -70,7 +72,9 @@ impl Watch {
                 self.serving = None;
                 self.following = true;
             }
+            ToVolume::Proxy { host } if host.is_some() => ctx.count("proxies"),
             ToVolume::Open { .. }
+            | ToVolume::Proxy { .. }
             | ToVolume::Ask
             | ToVolume::Pace(_)
             | ToVolume::Verify { .. }
@@ -93,6 +97,7 @@ impl Watch {
                     .is_some_and(|configuration| configuration.epoch == *epoch);
             }
             FromVolume::JoinReady => self.join_ready = true,
+            FromVolume::Proxying { up } => self.proxying = *up,
             FromVolume::Repaired { .. } => ctx.count("blocks repaired from the partner"),
             FromVolume::Unreadable { .. } => ctx.count("blocks that could not be read"),
             FromVolume::Differs { .. } => ctx.count("differences found"),
@@ -127,6 +132,7 @@ impl Watch {
         self.following = false;
         self.copying = false;
         self.join_ready = false;
+        self.proxying = false;
         if self.served.last() != Some(&configuration) {
             self.served.push(configuration);
         }

@@ -109,6 +109,8 @@ pub struct World {
     /// Until when the initiators rest.
     rest: Option<Duration>,
     last_power_cut: Option<Duration>,
+    /// A disk failed and was replaced.
+    replaced: bool,
     /// An operator decided for a copy, and the two have not come together since; at most until.
     deciding: Option<Duration>,
     /// The split that came of it was resolved.
@@ -190,6 +192,7 @@ impl World {
             control_links: sync.iter().chain(&control).copied().collect(),
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
+            disk_fails: false,
             hung_until: Duration::ZERO,
             bad: BTreeSet::new(),
             process: None,
@@ -216,6 +219,7 @@ impl World {
             latency,
             rest: None,
             last_power_cut: None,
+            replaced: false,
             deciding: None,
             chosen: false,
             line_before: None,

@@ -32,6 +32,7 @@ impl Control {
                 self.ask_sessions(Asked { request, reply });
                 return;
             }
+            Request::Rejoin { name } => self.rejoin(&name),
             Request::Resolve {
                 name,
                 keep,
@@ -107,6 +108,20 @@ impl Control {
             "this node's pool configuration is kept",
         );
         self.tell(NodeEvent::Operator(Operator::KeepConfig));
+        json(&self.change_note())
+    }
+
+    /// The other node was put out for slowness, and waits.
+    fn rejoin(&mut self, name: &str) -> Answer {
+        let Some(volume) = self.pool.volume(name) else {
+            let error = PoolError::Unknown {
+                kind: "volume",
+                name: name.into(),
+            };
+            return Err(refusal(&format!("volume {name}"), error));
+        };
+        let volume = VolumeId(volume.uuid.0);
+        self.tell(NodeEvent::Operator(Operator::Rejoin { volume }));
         json(&self.change_note())
     }
 

@@ -119,6 +119,8 @@ pub(crate) fn volume(
         resync_compared: counts.resync_compared,
         resync_copied: counts.resync_copied,
         full_resyncs: counts.full_resyncs,
+        proxied_reads: counts.proxied_reads,
+        proxied_writes: counts.proxied_writes,
         provisioning,
         sessions,
         accounts: volume.accounts.clone(),

@@ -108,6 +108,17 @@ impl Node {
     pub(super) fn operator(&mut self, turn: &mut Turn<'_>, order: &Operator) {
         match order {
             Operator::KeepConfig => self.keep_config(turn),
+            Operator::Rejoin { volume } => {
+                let now = turn.now;
+                let waited = self.volumes.get_mut(volume);
+                let text = if waited.is_some_and(|it| it.membership.pardon(now)) {
+                    "the partner, which was too slow, may join again at once"
+                } else {
+                    "the partner does not wait for having been too slow"
+                };
+                turn.event(Severity::Info, Some(*volume), text.into());
+                turn.touched.insert(*volume);
+            }
             Operator::Maintenance { enter, force } => self.maintain(turn, *enter, *force),
             Operator::ForceActivate { volume, corrupt } => self.force(turn, *volume, *corrupt),
             Operator::KeepCopy { volume, mine } => {

@@ -52,7 +52,8 @@ impl Volume {
     /// Whether initiators may be served here now or soon enough to be kept. `states` comes first.
     fn servable(&self, now: Time) -> bool {
         let waited = self.passing_since.is_some_and(|at| now >= at + TRANSITION);
-        self.membership.servable() && !(waited && self.membership.lacks_quorum())
+        let long = self.membership.lacks_quorum() || self.membership.awaits_host();
+        self.membership.servable() && !(waited && long)
     }
 
     /// Access states of this node's and the partner's ports.
@@ -64,11 +65,14 @@ impl Volume {
             false => AccessState::Optimized,
         };
         let both = serving.is_some_and(|it| it.count() == 2);
-        if serving.is_some() || !self.membership.servable() {
+        let passes = serving.is_none() && self.membership.passes();
+        if serving.is_some() || passes || !self.membership.servable() {
             self.passing_since = None;
         }
         let mine = if serving.is_some_and(|it| it.contains(me)) {
             optimized(leaves && both)
+        } else if passes {
+            AccessState::NonOptimized
         } else if self.membership.is_lazy() {
             // Only a command shows that an initiator needs this node. Whoever is refused sends
             // none, and one that reaches the other node as well prefers that.
@@ -82,8 +86,9 @@ impl Volume {
         };
         let theirs = match serving {
             Some(_) if both => optimized(self.membership.partner_leaves()),
+            Some(_) if self.membership.partner_passes() => AccessState::NonOptimized,
             Some(_) => AccessState::Unavailable,
-            None if self.last_view_serves() => AccessState::Optimized,
+            None if passes || self.last_view_serves() => AccessState::Optimized,
             None if self.membership.is_lazy() => AccessState::Unavailable,
             None => mine,
         };
@@ -147,6 +152,7 @@ impl Node {
             block_size: spec.block_size,
             create,
             write_back: spec.cache == CacheMode::WriteBack,
+            proxy: self.settings.proxy,
             witness,
             timing: self.settings.timing,
         };

@@ -286,9 +286,7 @@ impl Shard {
         if ticket == NOBODY {
             return;
         }
-        let Ticket(ticket) = ticket;
-        let [slot, generation] = [ticket & 0xffff_ffff, ticket >> 32].map(small);
-        let id = TaskId { slot, generation };
+        let id = task_of(ticket);
         let task = self.task_mut(id).expect("a task outlives its requests");
         task.outstanding -= 1;
         if let Err(refusal) = result {
@@ -297,6 +295,24 @@ impl Shard {
         if task.outstanding == 0 {
             self.advance(now, id, actions);
         }
+    }
+
+    /// The blocks of a read came from the partner, in a buffer of their own: it takes the place of
+    /// the one into which they would have been read here.
+    pub(super) fn fetched(&mut self, ticket: Ticket, buffer: BufferId) {
+        let task = self
+            .task_mut(task_of(ticket))
+            .expect("a task outlives its requests");
+        let before = match &mut task.stage {
+            Stage::Running(Run::ReadingOther { other, .. }) => core::mem::replace(other, buffer),
+            Stage::Running(Run::Read { .. }) => {
+                let before = task.buffer.replace(buffer);
+                before.expect("reads have a buffer")
+            }
+            // Read and forgotten: the next piece goes into the same buffer.
+            _ => buffer,
+        };
+        self.release(before);
     }
 
     /// Nothing is outstanding: the next step, or the end.
@@ -443,6 +459,12 @@ impl Shard {
             }
         }
     }
+}
+
+/// The task whose request a ticket names.
+fn task_of(Ticket(ticket): Ticket) -> TaskId {
+    let [slot, generation] = [ticket & 0xffff_ffff, ticket >> 32].map(small);
+    TaskId { slot, generation }
 }
 
 /// Puts the task into a state in which one request is outstanding.

@@ -14,7 +14,7 @@ use lockstep_scsi::interface::{Answer, Operation, Outcome, Port, Step};
 use lockstep_scsi::{no_lun, well_known};
 
 /// The ticket of operations that no command waits for.
-pub(super) const NOBODY: Ticket = Ticket(u64::MAX);
+pub(super) const NOBODY: Ticket = Ticket(0x7fff_ffff);
 /// The well-known logical unit for REPORT LUNS (SAM-5 §4.7.5).
 const REPORT_LUNS_WELL_KNOWN: [u8; 8] = [0xc1, 0x01, 0, 0, 0, 0, 0, 0];
 

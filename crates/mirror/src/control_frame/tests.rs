@@ -30,6 +30,7 @@ fn report() -> Report {
         value: Some(configuration(3)),
         serving: true,
         settled: true,
+        proxies: true,
         demands: false,
         yields: true,
         stopping: false,

@@ -1,5 +1,6 @@
 //! Understanding what the partner sent: checked once, here, so that nothing behind it checks again.
 
+use super::proxy::{ProxyFrame, is_proxy};
 use super::{
     ANSWER, APPLY, ASK_BITS, ASK_BLOCKS, ASK_COMMITTED, ASK_LATEST, ASK_MEND, BITS, BITS_SPAN,
     BLOCKS, BadFrame, CANCEL, COMMITTED, DIFFERS, DISCARD, DONE, DataFrame, FLUSH, FLUSHED,
@@ -36,6 +37,9 @@ impl DataFrame {
                     token: fields.aux,
                     operation,
                 });
+            }
+            kind if is_proxy(kind) => {
+                return ProxyFrame::decode(fields, body, spec).map(Self::Proxy);
             }
             BITS => {
                 let bits = take_bytes(body).ok_or(bad_body)?;
@@ -130,7 +134,7 @@ impl DataFrame {
     }
 }
 
-fn take_operation(
+pub(super) fn take_operation(
     fields: &Fields,
     body: FrameBody,
     code: u16,
@@ -179,7 +183,7 @@ fn take_operation(
     }
 }
 
-fn take_bytes(body: FrameBody) -> Option<Box<[u8]>> {
+pub(super) fn take_bytes(body: FrameBody) -> Option<Box<[u8]>> {
     match body {
         FrameBody::Bytes(bytes) => Some(bytes),
         FrameBody::None => Some(Box::default()),
@@ -187,7 +191,11 @@ fn take_bytes(body: FrameBody) -> Option<Box<[u8]>> {
     }
 }
 
-fn take_extent(fields: &Fields, spec: &VolumeSpec, most: u64) -> Result<Extent, BadFrame> {
+pub(super) fn take_extent(
+    fields: &Fields,
+    spec: &VolumeSpec,
+    most: u64,
+) -> Result<Extent, BadFrame> {
     let Fields {
         offset,
         length: len,

@@ -73,7 +73,7 @@ impl Membership {
         match sync {
             Sync::Off => {
                 let settled = self.in_force == self.durable.configuration.epoch;
-                if !able || !settled || view.serving || turn.now < self.rejoin_after {
+                if !able || !settled || view.serving || turn.now < self.slow.until() {
                     return false;
                 }
                 let everything = copy == Copy::Everything;
@@ -102,7 +102,7 @@ impl Membership {
             Sync::Collecting { partner: met }
             | Sync::Offered { partner: met }
             | Sync::Copying { partner: met }
-                if met != partner || !able || turn.now < self.rejoin_after =>
+                if met != partner || !able || turn.now < self.slow.until() =>
             {
                 self.end_sync(turn);
                 true

@@ -103,6 +103,7 @@ impl Membership {
             FromVolume::JoinReady => {
                 self.join_ready = matches!(self.role, Role::Alone(Sync::Copying { .. }))
             }
+            FromVolume::Proxying { up } => self.proxying(up),
             FromVolume::Drained { clean } => self.drained(clean),
             FromVolume::Closed { clean } => self.closed(clean),
             FromVolume::Unreadable { .. } => self.unreadable += 1,

@@ -7,10 +7,6 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
-/// Ejections of a slow partner after which each further one waits longest.
-const MAX_DOUBLINGS: u32 = 7;
-/// The longest wait before an ejected partner may join again: an hour.
-const LONGEST_REJOIN: Duration = Duration::from_secs(3600);
 /// An ejection that the partner has not answered for this long is given up, and the two go on.
 const EJECT_FOR: Duration = Duration::from_secs(10);
 
@@ -29,10 +25,8 @@ impl Membership {
 
     /// The partner was too slow: it waits before it may join again, longer each time.
     fn put_off(&mut self, now: Time) -> Duration {
-        let wait = self.settings.timing.rejoin * (1 << self.ejections.min(MAX_DOUBLINGS));
-        let wait = wait.min(LONGEST_REJOIN);
+        let wait = self.slow.put_off(now, self.settings.timing.rejoin);
         self.ejections += 1;
-        self.rejoin_after = now + wait;
         wait
     }
 
@@ -74,6 +68,7 @@ impl Membership {
         self.served = Some(self.durable.configuration.lineage());
         self.path = super::Path::Serving;
         self.role = role;
+        self.served_here();
         self.crashed = false;
         self.wanted = None;
         self.join_ready = false;
@@ -162,11 +157,16 @@ impl Membership {
         };
         if reason == Eject::Late {
             let wait = self.put_off(turn.now);
+            let (severity, often) = if self.slow.too_often(turn.now) {
+                (Severity::Error, " for the sixth time within an hour")
+            } else {
+                (Severity::Warning, "")
+            };
             let text = format!(
-                "the partner was too slow and was put out; it may join again in {} s",
+                "the partner was too slow and was put out{often}; it may join again in {} s",
                 wait.as_secs()
             );
-            turn.event(Severity::Warning, text);
+            turn.event(severity, text);
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Report {
     /// As the source: the union of both sides' dirty bits is durable, the target may follow.
     /// Counts the attempts; 0: no offer.
     pub offer: u32,
+    /// This node serves nothing itself, and passes its initiators' commands to the partner.
+    pub proxies: bool,
     /// As the target: the offer that is followed; 0: none.
     pub following: u32,
 }
@@ -71,6 +73,7 @@ impl Membership {
             stopping: self.stopping.is_some(),
             leaves: self.maintenance != Maintenance::Off,
             dirty: self.dirty,
+            proxies: self.passes(),
             offer: offering,
             following: match self.role {
                 Role::Target { offer, .. } if self.path == Path::Following => offer,

@@ -83,6 +83,8 @@ pub struct VolumeStatus {
     pub lease_left: Option<Duration>,
     /// At least one data connection to the partner is up; `None`: not known yet.
     pub channel: Option<bool>,
+    /// Initiators of this node are served by the partner.
+    pub proxying: bool,
     /// Operations that found a block unreadable here.
     pub unreadable: u64,
     /// Times that the partner was put out for slowness in this run.
@@ -99,7 +101,8 @@ impl Membership {
     pub fn servable(&self) -> bool {
         match self.role {
             Role::Member | Role::Alone(_) => self.stopping.is_none(),
-            Role::Target { .. } => false,
+            Role::Target { .. } => self.passes() || self.awaits_host(),
+            Role::Idle if self.passes() || self.awaits_host() => true,
             Role::Idle => {
                 let passing = matches!(
                     self.why,
@@ -157,9 +160,9 @@ impl Membership {
         };
         VolumeStatus {
             standing,
-            detail: self.detail(),
+            detail: self.detail() + &self.slow_reason(now),
             servable: self.servable(),
-            alarm: self.alarm(),
+            alarm: self.alarm() || self.waits_for_slow(now).is_some() && self.slow.too_often(now),
             configuration: self.durable.configuration,
             inconsistent: self.durable.inconsistent,
             disk_failed: self.disk_failed,
@@ -170,6 +173,7 @@ impl Membership {
             resync_left: self.dirty.checked_div(rate).map(Duration::from_secs),
             lease_left: (self.role == Role::Member).then(|| self.lease_until.saturating_sub(now)),
             channel: self.channel,
+            proxying: self.passes(),
             unreadable: self.unreadable,
             ejections: self.ejections,
             needed: self.needed(),
@@ -192,7 +196,12 @@ impl Membership {
         match self.role {
             Role::Member => format!("mirrored with node {partner}"),
             Role::Target { .. } => {
-                format!("being brought up to date by node {partner}; serves nobody until then")
+                let meanwhile = if self.passes() {
+                    "which also serves this node's initiators until then"
+                } else {
+                    "serves nobody until then"
+                };
+                format!("being brought up to date by node {partner}; {meanwhile}")
             }
             Role::Alone(_) if self.settings.partner.is_none() => String::from("single replica"),
             Role::Alone(Sync::Off) if self.partner_leaves() => {
@@ -208,6 +217,10 @@ impl Membership {
                 };
                 format!("serves alone; {what} node {partner}")
             }
+            Role::Idle if self.passes() => format!(
+                "{}; node {partner} serves this node's initiators meanwhile",
+                self.reason(partner)
+            ),
             Role::Idle => self.reason(partner),
         }
     }

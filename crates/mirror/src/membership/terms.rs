@@ -41,6 +41,8 @@ pub struct Settings {
     pub write_back: bool,
     /// Who shall vote besides the two nodes (`Membership::desire`).
     pub witness: Option<WitnessId>,
+    /// While it may not serve itself it passes its initiators' commands to the partner.
+    pub proxy: bool,
     /// The times.
     pub timing: Timing,
 }

@@ -45,6 +45,7 @@ fn idle_at(me: NodeId, of: Configuration, timing: Timing) -> Membership {
         block_size: 4096,
         create: false,
         write_back: false,
+        proxy: true,
         witness: None,
         timing,
     };

@@ -34,6 +34,9 @@ impl Volume {
                 self.drop_held(order, Refusal::Busy, turn);
                 continue;
             }
+            if !self.may_be_sequenced(order, turn) {
+                continue;
+            }
             let held = self.intake.take(order).expect("looked at just now");
             self.sequence(order, held, turn);
         }

@@ -25,6 +25,7 @@ impl Volume {
         if self.role() == Role::Replica || self.suspended {
             self.give_up_on_forwards(turn);
         }
+        self.give_up_on_passed(turn);
         self.ask_about_old(turn);
         self.tell_late(turn);
         self.start_cleaning(turn);
@@ -87,6 +88,8 @@ impl Volume {
             || !self.forwards.is_empty()
             || !self.flushes.is_empty()
             || !self.inherited.is_empty()
+            || self.proxy.is_busy()
+            || self.proxy.is_on() && !self.links.all_proxied()
             || self.reads.wait()
             || self.mends.wait()
             || self.verification.is_some()

@@ -131,7 +131,9 @@ impl Volume {
     /// nothing is begun any more. What comes later is refused; the end of I/Os that the disk still
     /// has is told to nobody.
     pub fn retire(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
-        self.end_everything(Refusal::NotServed, &mut Turn { now, out });
+        let turn = &mut Turn::new(now, out);
+        self.end_everything(Refusal::NotServed, turn);
+        self.refuse_passed_on(turn);
         self.stage = Stage::Closed;
         self.suspended = false;
         self.ios.clear();

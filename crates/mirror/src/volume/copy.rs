@@ -178,6 +178,9 @@ impl Volume {
     }
 
     pub(super) fn buffer_came(&mut self, request: u64, buffer: BufferId, turn: &mut Turn<'_>) {
+        if self.buffer_to_host(request, buffer, turn) {
+            return;
+        }
         let Some(chunks) = self
             .step(request)
             .filter(|step| step.buffer.is_none())

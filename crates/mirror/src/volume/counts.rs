@@ -35,6 +35,14 @@ pub struct Counts {
     pub resync_compared: u64,
     /// Bytes among them that differed and were copied to the partner.
     pub resync_copied: u64,
+    /// Reads that the partner served for this node, which was no member.
+    pub proxied_reads: u64,
+    /// Writes and other operations that the partner carried out for this node.
+    pub proxied_writes: u64,
+    /// Reads served here for the partner.
+    pub hosted_reads: u64,
+    /// Writes and other operations carried out here for the partner.
+    pub hosted_writes: u64,
     /// Bytes among those that were sent without asking what differs, because everything before
     /// had differed.
     pub resync_blind: u64,
@@ -94,6 +102,8 @@ pub struct VolumeStatus {
     pub forwards: usize,
     /// Reads in progress or waiting.
     pub reads: usize,
+    /// Commands that the partner carries out for this node, or will.
+    pub passed: usize,
     /// Data channels to the partner, and those agreed on this configuration.
     pub channels: (usize, usize),
     /// Bytes that the partner may lack.
@@ -130,6 +140,7 @@ impl Volume {
             waiting: self.intake.len(),
             forwards: self.forwards.len(),
             reads: self.reads.len(),
+            passed: self.proxy.len(),
             channels: self.links.counts(),
             dirty: self.dirty.bytes(),
             intents: self.intents.count(),

@@ -32,6 +32,7 @@ pub(super) enum Purpose {
 impl Volume {
     pub(super) fn take_flush(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
         match &self.stage {
+            _ if self.proxy.is_on() => self.pass_flush(ticket, turn),
             Stage::Failed => turn.complete(ticket, Err(self.failure_refusal())),
             Stage::Target(_) | Stage::Closing(_) | Stage::Closed | Stage::New => {
                 turn.complete(ticket, Err(Refusal::NotServed))
@@ -183,6 +184,17 @@ impl Volume {
         self.flushes.remove(&id);
         turn.complete(ticket, Err(Refusal::Aborted));
         true
+    }
+
+    /// Takes the initiators' flushes out, to be done elsewhere.
+    pub(super) fn take_flushes(&mut self) -> Vec<Ticket> {
+        let of = |flush: &Flush| match flush.purpose {
+            Purpose::Ticket(ticket) => Some(ticket),
+            Purpose::Clean | Purpose::Join => None,
+        };
+        let tickets = self.flushes.values().filter_map(of).collect();
+        self.flushes.retain(|_, flush| of(flush).is_none());
+        tickets
     }
 
     pub(super) fn refuse_flushes(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {

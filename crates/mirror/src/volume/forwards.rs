@@ -26,9 +26,13 @@ pub(super) struct Forwarded {
     pub(super) cancelled_on: Option<ChannelId>,
 }
 
+/// A forward that nobody is told of any more: its ticket, what it was, when it was received and with
+/// which token, and whether its initiator gave up.
+type Abandoned = (Ticket, Operation, Time, (u64, Time), bool);
+
 /// From when on a token is expired on the owner's clock for certain, though that runs 5 % slower
 /// than standard and ours 5 % faster.
-fn certainly_expired(token: (u64, Time), now: Time) -> bool {
+pub(super) fn certainly_expired(token: (u64, Time), now: Time) -> bool {
     now > token.1 + DROP_AGE * 28 / 25
 }
 
@@ -202,6 +206,26 @@ impl Volume {
                 }
             }
         }
+    }
+
+    /// Takes out all that their initiators still wait for; nothing is sent about them any more.
+    pub(super) fn abandon_forwards(&mut self, turn: &mut Turn<'_>) -> Vec<Abandoned> {
+        self.bytes_forwarded = 0;
+        let mut abandoned = Vec::new();
+        for (_, forwarded) in core::mem::take(&mut self.forwards) {
+            let Forwarded {
+                operation,
+                received,
+                token,
+                cancelled,
+                ..
+            } = forwarded;
+            match forwarded.ticket {
+                Some(ticket) => abandoned.push((ticket, operation, received, token, cancelled)),
+                None => Self::release(&operation, turn),
+            }
+        }
+        abandoned
     }
 
     pub(super) fn refuse_forwards(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {

@@ -3,6 +3,7 @@
 use super::Volume;
 use super::stage::Role;
 use super::turn::Turn;
+use crate::data_frame::proxy::ProxyFrame;
 use crate::data_frame::{self, DataFrame};
 use crate::fields::Fields;
 use crate::volume_action::{ChannelId, FrameBody};
@@ -17,6 +18,9 @@ impl Volume {
     ) {
         let blocks = data_frame::blocks(&body);
         let frame = match DataFrame::decode(fields, body, &self.spec) {
+            Ok(DataFrame::Proxy(frame)) => {
+                return self.receive_of_proxy(channel, fields, frame, turn);
+            }
             Ok(frame) if self.is_current(channel, fields, &frame) => Some(frame),
             Ok(_) => {
                 self.counts.stale += 1;
@@ -46,6 +50,15 @@ impl Volume {
         fields: &Fields,
         turn: &mut Turn<'_>,
     ) {
+        if data_frame::proxy::may_be_refused(fields.kind) {
+            let (epoch, run) = data_frame::sender(fields);
+            if data_frame::proxy::is_pass(fields.kind) && epoch == self.epoch {
+                self.turn_pass_away(fields.seq, run, channel, turn);
+            } else {
+                self.turn_fetched_away(channel, fields, turn);
+            }
+            return;
+        }
         let forward = data_frame::is_forward(fields.kind) && self.role() == Role::Owner;
         if forward && self.is_from_partner(channel, fields) && self.is_agreed(channel) {
             self.turn_forward_away(fields.seq, channel, turn);
@@ -53,6 +66,34 @@ impl Volume {
             self.blocks_found_no_room(fields.seq);
         } else {
             self.counts.stale += 1;
+        }
+    }
+
+    /// What proxy and host say to each other holds for a run of the partner and a configuration,
+    /// whatever becomes of a resync meanwhile.
+    fn receive_of_proxy(
+        &mut self,
+        channel: ChannelId,
+        fields: &Fields,
+        frame: ProxyFrame,
+        turn: &mut Turn<'_>,
+    ) {
+        let (epoch, run) = data_frame::sender(fields);
+        let theirs = self.links.incarnation(channel) == Some(run);
+        match frame {
+            frame if !theirs => {
+                self.counts.stale += 1;
+                let (_, body) = DataFrame::Proxy(frame).encode(&self.spec, epoch);
+                if let Some(payload) = data_frame::blocks(&body) {
+                    turn.release(payload.buffer);
+                }
+            }
+            frame @ (ProxyFrame::Host { .. }
+            | ProxyFrame::HostState { .. }
+            | ProxyFrame::AskGo { .. }
+            | ProxyFrame::Passed { .. }
+            | ProxyFrame::Fetched { .. }) => self.proxy_frame(channel, run, epoch, frame, turn),
+            frame => self.host_frame(channel, run, epoch, frame, turn),
         }
     }
 

@@ -21,7 +21,7 @@ const STATE_PLACE: Extent = Extent {
 
 /// Most operations held before they are sequenced; more are answered BUSY. Sessions' command
 /// windows bound them first, so this is a second fence.
-const MAX_HELD: usize = 16 << 10;
+pub(super) const MAX_HELD: usize = 16 << 10;
 
 #[derive(Default)]
 pub(super) struct Intake {
@@ -130,7 +130,7 @@ impl Intake {
     pub(super) fn waits_for_service(&self) -> bool {
         self.held
             .values()
-            .any(|held| matches!(held.from, From::Here(_)))
+            .any(|held| matches!(held.from, From::Here(ticket) if !ticket.is_guest()))
     }
 }
 
@@ -149,6 +149,9 @@ impl Volume {
         received: Time,
         turn: &mut Turn<'_>,
     ) {
+        if self.proxy.is_on() {
+            return self.pass_operation(ticket, operation, received, turn);
+        }
         if let Some(refusal) = self.refuses(&operation) {
             Self::release(&operation, turn);
             turn.complete(ticket, Err(refusal));
@@ -169,7 +172,7 @@ impl Volume {
         matches!(self.role(), Role::Alone | Role::Owner)
     }
 
-    fn refuses(&self, operation: &Operation) -> Option<Refusal> {
+    pub(super) fn refuses(&self, operation: &Operation) -> Option<Refusal> {
         if let Some(extent) = operation.extent() {
             assert!(
                 extent.len > 0 && extent.end() <= self.spec.size,
@@ -204,6 +207,7 @@ impl Volume {
     /// there is no other path on which the initiator could have gone on.
     pub(super) fn too_old(&self, held: &Held, now: Time) -> bool {
         match held.from {
+            From::Here(ticket) if ticket.is_guest() => owner::token_expired(held.token.0, now),
             From::Here(_) => self.spec.partner.is_some() && now > held.received + DROP_AGE,
             From::Partner { .. } => owner::token_expired(held.token.0, now),
         }
@@ -219,7 +223,10 @@ impl Volume {
     pub(super) fn cancel_ticket(&mut self, ticket: Ticket, turn: &mut Turn<'_>) {
         if let Some(order) = self.intake.of_ticket(ticket) {
             self.drop_held(order, Refusal::Aborted, turn);
-        } else if !self.cancel_read(ticket, turn) && !self.cancel_flush(ticket, turn) {
+        } else if !self.cancel_read(ticket, turn)
+            && !self.cancel_flush(ticket, turn)
+            && !self.cancel_passed_on(ticket, turn)
+        {
             self.cancel_forwarded(ticket, turn);
         }
     }

@@ -28,6 +28,8 @@ struct Link {
     channel: ChannelId,
     incarnation: Incarnation,
     ready: bool,
+    /// Proxy and host agreed on it.
+    proxied: bool,
     /// Bytes of operations that were sent on it and not answered.
     load: u64,
 }
@@ -109,6 +111,57 @@ impl Links {
         }
     }
 
+    pub(super) fn is_proxied(&self, channel: ChannelId) -> bool {
+        self.all
+            .iter()
+            .any(|link| link.channel == channel && link.proxied)
+    }
+
+    /// Whether there is a channel to that run of the partner.
+    pub(super) fn reaches(&self, run: Incarnation) -> bool {
+        self.all.iter().any(|link| link.incarnation == run)
+    }
+
+    pub(super) fn any_proxied(&self) -> bool {
+        self.all.iter().any(|link| link.proxied)
+    }
+
+    pub(super) fn all_proxied(&self) -> bool {
+        self.all.iter().all(|link| link.proxied)
+    }
+
+    /// Channels on which proxy and host agreed.
+    pub(super) fn proxied(&self) -> Vec<ChannelId> {
+        let agreed = self.all.iter().filter(|link| link.proxied);
+        agreed.map(|link| link.channel).collect()
+    }
+
+    /// Channels to that run of the partner on which they did not agree yet.
+    pub(super) fn not_proxied(&self, run: Incarnation) -> Vec<ChannelId> {
+        let asked = |link: &&Link| !link.proxied && link.incarnation == run;
+        let links = self.all.iter().filter(asked);
+        links.map(|link| link.channel).collect()
+    }
+
+    pub(super) fn set_proxied(&mut self, channel: ChannelId) {
+        if let Some(link) = self.find(channel) {
+            link.proxied = true;
+        }
+    }
+
+    pub(super) fn end_proxying(&mut self) {
+        for link in &mut self.all {
+            link.proxied = false;
+        }
+    }
+
+    /// The channel with the fewest unanswered bytes on which proxy and host agreed.
+    pub(super) fn pick_proxied(&self) -> Option<ChannelId> {
+        let agreed = self.all.iter().filter(|link| link.proxied);
+        let emptiest = agreed.min_by_key(|link| link.load);
+        emptiest.map(|link| link.channel)
+    }
+
     pub(super) fn incarnation(&self, channel: ChannelId) -> Option<Incarnation> {
         self.all
             .iter()
@@ -149,6 +202,7 @@ impl Volume {
             channel,
             incarnation,
             ready: false,
+            proxied: false,
             load: 0,
         });
         if self.links.all.len() == 1 {
@@ -166,7 +220,10 @@ impl Volume {
             turn.tell(FromVolume::Channel { up: false });
         }
         self.lose_channel(channel);
+        self.proxy.lose_channel(channel);
         self.resend(turn);
+        self.resend_passed(turn);
+        self.drop_unasserted(turn);
     }
 
     /// Whatever was sent on a channel and not answered has none now.
@@ -315,8 +372,18 @@ impl Volume {
         self.links.any_ready()
     }
 
-    fn push_frame(&self, channel: ChannelId, frame: DataFrame, turn: &mut Turn<'_>) {
-        let (fields, body) = frame.encode(&self.spec, self.epoch);
+    pub(super) fn push_frame(&self, channel: ChannelId, frame: DataFrame, turn: &mut Turn<'_>) {
+        self.push_frame_of(self.epoch, channel, frame, turn);
+    }
+
+    pub(super) fn push_frame_of(
+        &self,
+        epoch: u64,
+        channel: ChannelId,
+        frame: DataFrame,
+        turn: &mut Turn<'_>,
+    ) {
+        let (fields, body) = frame.encode(&self.spec, epoch);
         turn.out.push(VolumeAction::Send {
             channel,
             fields,

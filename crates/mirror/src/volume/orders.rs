@@ -15,7 +15,7 @@ use crate::volume_io::{Io, IoError, Value};
 impl Volume {
     pub(super) fn obey(&mut self, order: ToVolume, turn: &mut Turn<'_>) {
         if matches!(self.stage, Stage::Failed) {
-            return self.answer_failed(&order, turn);
+            return self.answer_failed(order, turn);
         }
         match order {
             ToVolume::Open { blank } => self.open(blank, turn),
@@ -78,6 +78,7 @@ impl Volume {
                 self.drain = None;
                 self.stage = Stage::Target(Target::default());
             }
+            ToVolume::Proxy { host } => self.pass_to(host, turn),
             ToVolume::Verify { repair } => self.verify(repair, turn),
             ToVolume::EndVerify => self.stop_verifying(),
             ToVolume::Pace(pacing) => self.pace.tune(pacing),
@@ -87,11 +88,12 @@ impl Volume {
     }
 
     /// A failed disk serves nothing; `Node` still gets the answers that it waits for.
-    fn answer_failed(&self, order: &ToVolume, turn: &mut Turn<'_>) {
+    fn answer_failed(&mut self, order: ToVolume, turn: &mut Turn<'_>) {
         match order {
             ToVolume::Suspend => turn.tell(FromVolume::Suspended),
             ToVolume::Drain { .. } => turn.tell(FromVolume::Drained { clean: false }),
             ToVolume::Close { .. } => turn.tell(FromVolume::Closed { clean: false }),
+            ToVolume::Proxy { host } => self.pass_to(host, turn),
             ToVolume::Verify { .. } => turn.tell(FromVolume::Verified(Verified::default())),
             ToVolume::Lease { .. }
             | ToVolume::Ask
@@ -137,6 +139,7 @@ impl Volume {
                 self.settle(settling, turn);
             }
         }
+        self.end_proxy(configuration.members.count() == 2, turn);
     }
 
     pub(super) fn suspend_flushed(&mut self, result: &Result<Value, IoError>, turn: &mut Turn<'_>) {
@@ -172,6 +175,7 @@ impl Volume {
     pub(super) fn end_everything(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {
         self.end_source(turn);
         self.end_target(turn);
+        self.forget_guests(turn);
         self.end_mends(turn);
         self.end_verification(turn);
         self.drop_running(refusal, turn);

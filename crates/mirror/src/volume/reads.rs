@@ -71,6 +71,9 @@ impl Volume {
             extent.len > 0 && extent.end() <= self.spec.size,
             "the SCSI layer checks every range"
         );
+        if self.proxy.is_on() {
+            return self.pass_read(ticket, extent, buffer, at, turn);
+        }
         let refusal = match &self.stage {
             Stage::Failed => Some(self.failure_refusal()),
             Stage::Target(_) | Stage::Closing(_) | Stage::Closed | Stage::New => {
@@ -308,6 +311,15 @@ impl Volume {
         self.remove_read(id);
         turn.complete(ticket, Err(Refusal::Aborted));
         true
+    }
+
+    /// Takes all reads out, to be done elsewhere.
+    pub(super) fn take_reads(&mut self) -> Vec<(Ticket, Extent, BufferId, u32)> {
+        self.reads.idle = 0;
+        core::mem::take(&mut self.reads.all)
+            .into_values()
+            .map(|read| (read.ticket, read.extent, read.buffer, read.at))
+            .collect()
     }
 
     pub(super) fn refuse_reads(&mut self, refusal: Refusal, turn: &mut Turn<'_>) {

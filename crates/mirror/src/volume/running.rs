@@ -212,11 +212,13 @@ impl Volume {
             if !running.handed_over {
                 return;
             }
-            self.states.insert(*kind, bytes.clone());
+            let kind = *kind;
+            self.states.insert(kind, bytes.clone());
             turn.out.push(VolumeAction::State {
-                kind: *kind,
+                kind,
                 bytes: bytes.clone(),
             });
+            self.state_changed(kind, turn);
         }
     }
 

@@ -45,6 +45,7 @@ impl Volume {
         settling.joined &= matches!(self.stage, Stage::Alone(_) | Stage::Target(_));
         self.end_source(turn);
         self.end_target(turn);
+        self.forget_guests(turn);
         self.end_mends(turn);
         self.end_verification(turn);
         self.forget_forwards_of_partner(turn);

@@ -5,6 +5,7 @@ mod changes;
 mod machine;
 mod manager;
 mod mend;
+mod proxied;
 mod random;
 mod resync;
 mod review;

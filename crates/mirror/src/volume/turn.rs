@@ -8,6 +8,18 @@ use alloc::vec::Vec;
 pub(super) struct Turn<'a> {
     pub(super) now: Time,
     pub(super) out: &'a mut Vec<VolumeAction>,
+    /// Commands of the partner that have ended; it is told at the end of the turn.
+    pub(super) answers: Vec<(Ticket, Result<(), Refusal>)>,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) const fn new(now: Time, out: &'a mut Vec<VolumeAction>) -> Self {
+        Self {
+            now,
+            out,
+            answers: Vec::new(),
+        }
+    }
 }
 
 impl Turn<'_> {
@@ -16,7 +28,11 @@ impl Turn<'_> {
     }
 
     pub(super) fn complete(&mut self, ticket: Ticket, result: Result<(), Refusal>) {
-        self.out.push(VolumeAction::Complete { ticket, result });
+        if ticket.is_guest() {
+            self.answers.push((ticket, result));
+        } else {
+            self.out.push(VolumeAction::Complete { ticket, result });
+        }
     }
 
     pub(super) fn release(&mut self, buffer: BufferId) {

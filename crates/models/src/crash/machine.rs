@@ -217,7 +217,9 @@ impl Machine {
                     actions.extend(more);
                 }
                 VolumeAction::Tell(word) => self.words.push_back(word),
-                VolumeAction::Release { .. } | VolumeAction::State { .. } => {}
+                VolumeAction::Fetched { .. }
+                | VolumeAction::Release { .. }
+                | VolumeAction::State { .. } => {}
             }
         }
     }

@@ -107,6 +107,8 @@ impl World {
             block_size: 4096,
             create: true,
             write_back: false,
+            // What it passes on has no place in this model: it changes nothing here.
+            proxy: false,
             witness: model.witness.then_some(WITNESS_LIFE),
             timing: model.timing,
         };

@@ -120,8 +120,9 @@ impl Path {
                 self.suspended = false;
                 (self.open, self.own) = (0, 0);
             }
-            // Neither stops nor scrubs are a part of this model.
+            // Neither stops nor scrubs are a part of this model, nor is what a proxy passes on.
             ToVolume::Drain { .. }
+            | ToVolume::Proxy { .. }
             | ToVolume::Close { .. }
             | ToVolume::Verify { .. }
             | ToVolume::EndVerify

@@ -136,6 +136,7 @@ impl Control {
             incarnation: Incarnation(incarnation),
             portals: 1,
             partner_portals: 0,
+            proxy: true,
             timing: Timing::default(),
             acceptor: machine.stores.acceptor.clone(),
             pool: machine.stores.pool.clone(),

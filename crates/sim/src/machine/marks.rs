@@ -62,6 +62,13 @@ impl Machine {
         self.superblock(volume).is_some_and(|it| it.inconsistent)
     }
 
+    /// Whether it holds nothing of the volume yet, not even a configuration.
+    #[must_use]
+    pub fn is_blank(&self, volume: VolumeId) -> bool {
+        self.superblock(volume)
+            .is_none_or(|it| it.configuration.epoch == 0)
+    }
+
     /// Whether the superblock says that both copies were written apart.
     #[must_use]
     pub fn is_split(&self, volume: VolumeId) -> bool {

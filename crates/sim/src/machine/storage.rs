@@ -37,6 +37,14 @@ impl Machine {
                 self.host + 1
             ));
         }
+        let written = matches!(
+            io,
+            Io::Write { .. } | Io::Zero { .. } | Io::Discard { .. } | Io::Flush
+        );
+        if self.disk_fails && written {
+            failed = Some(IoError::WriteFailed);
+            ctx.count("disks: writes and flushes that failed");
+        }
         ctx.trace(self.host, || format!("io {} {}", key.id, brief(&io)));
         let number = process.next_job;
         process.next_job += 1;

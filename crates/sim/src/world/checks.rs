@@ -122,10 +122,12 @@ impl World {
         let marks = [0, 1].map(|node| self.machines[node].marks(VOLUME, size));
         let mut still = BTreeSet::new();
         let mut unmarked = None;
+        // A node without a configuration of the volume says so, and everything is compared.
+        let blank = (0..2).any(|node| self.machines[node].is_blank(VOLUME)) && self.replaced;
         for sector in one.image.differences_in(&two.image, &self.differing) {
             still.insert(usize::try_from(sector / (4096 / SECTOR as u64)).expect("small"));
             let byte = sector * SECTOR as u64;
-            if marks.iter().all(|marks| !marks.covers(byte)) {
+            if !blank && marks.iter().all(|marks| !marks.covers(byte)) {
                 unmarked = unmarked.or(Some(sector));
             }
         }
@@ -281,7 +283,7 @@ impl World {
             .iter()
             .map(|machine| machine.watch.full_copies)
             .sum();
-        if full > 0 {
+        if full > 0 && !self.replaced {
             self.violation(format!("{full} full copies, and no disk was replaced"));
         }
         self.ctx.trace("world", || "over");

@@ -108,6 +108,16 @@ impl World {
                     slow: 10,
                 }
             }
+            Fault::FailDisk(node) => {
+                self.machines[node].disk_fails = true;
+                self.replaced = true;
+                // What only its memory held is lost as with a power cut.
+                self.last_power_cut = Some(self.ctx.now);
+            }
+            Fault::ReplaceDisk(node) => {
+                self.machines[node].replace_disk(&mut self.ctx);
+                self.throw(Fault::Start(node));
+            }
             Fault::Nap(ms) => {
                 let rest = Duration::from_millis(ms);
                 self.rest = Some(self.ctx.now + rest);
@@ -137,6 +147,18 @@ impl World {
 
     fn still_makes_sense(&self, fault: Fault) -> bool {
         let calm = self.phase != Phase::Faults;
+        if self.disk_is_failing() && fault.takes_a_node_away() {
+            return false;
+        }
+        let failed = self.machines.iter().any(|machine| machine.disk_fails);
+        if failed
+            && matches!(
+                fault,
+                Fault::Force(_) | Fault::Enter(_) | Fault::Strategy(..)
+            )
+        {
+            return false;
+        }
         let mends = matches!(
             fault,
             Fault::Start(_)
@@ -146,6 +168,7 @@ impl World {
                 | Fault::MendWitness(..)
                 | Fault::EmptyWitness
                 | Fault::Leave(_)
+                | Fault::ReplaceDisk(_)
                 | Fault::NormalDisks(_)
                 | Fault::NoLosses
                 | Fault::Calm
@@ -187,6 +210,13 @@ impl World {
                 };
                 !calm && joined && bearable && self.whole_links() == self.node_links()
             }
+            Fault::FailDisk(node) => {
+                let whole = self.isolated.is_none() && self.parted.is_none();
+                let met = whole && self.together() && self.hear_each_other();
+                let out = self.machines.iter().any(|it| it.is_out_of_service());
+                !calm && !self.replaced && met && !out && !self.other_is_needed(node)
+            }
+            Fault::ReplaceDisk(node) => self.machines[node].disk_fails,
             // A block that neither node can read is lost by design.
             Fault::Unreadable(node) => !calm && self.machines[1 - node].bad.is_empty(),
             Fault::CutPath(..)
@@ -250,6 +280,8 @@ impl World {
             },
             clients: self.clients.len(),
             isolated: self.isolated,
+            together: self.together(),
+            replaced: self.replaced,
             rested: self.rest.is_some(),
             power_cut_allowed: (0..2).all(|node| self.power_cut_allowed(node)),
             majority: self.majority_holds(),
@@ -274,6 +306,15 @@ impl World {
                 .last_power_cut
                 .is_some_and(|at| at + FLUSHED_AFTER > self.ctx.now);
         unflushed || !self.shape.majority && self.cut_off == Some(1 - node)
+    }
+
+    /// A disk fails, and the other node does not serve alone yet: if that were taken away now, the
+    /// volume would come to depend on the failed disk.
+    fn disk_is_failing(&self) -> bool {
+        (0..2).any(|node| {
+            let other = &self.machines[1 - node].watch;
+            self.machines[node].disk_fails && !(other.alone() && other.confirmed)
+        })
     }
 
     /// Each node has heard the other one a moment ago.
@@ -435,6 +476,7 @@ impl World {
         }
         for node in 0..2 {
             self.throw(Fault::NormalDisks(node));
+            self.throw(Fault::ReplaceDisk(node));
             self.throw(Fault::Leave(node));
             if self.machines[node].process.is_none() {
                 let delay = self.chance.millis(1, 3000);

@@ -282,6 +282,7 @@ impl World {
             incarnation: Incarnation(run),
             portals: 2,
             partner_portals: 2,
+            proxy: true,
             timing: lockstep_mirror::lease::Timing::default(),
             acceptor: machine.acceptor.clone(),
             pool: machine.pool.clone(),

@@ -54,6 +54,7 @@ impl Side {
             block_size: 4096,
             create: false,
             write_back: true,
+            proxy: true,
             witness: witness(),
             timing: Timing::default(),
         };

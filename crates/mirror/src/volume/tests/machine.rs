@@ -68,6 +68,8 @@ pub(super) struct Machine {
     pub(super) flights: Vec<Flight>,
     pub(super) wanted_buffers: Vec<(u64, u32)>,
     pub(super) completed: Vec<(Ticket, Result<(), Refusal>)>,
+    /// Blocks of reads that came from the partner, before the reads are completed.
+    pub(super) fetched: Vec<(Ticket, BufferId)>,
     pub(super) told: Vec<FromVolume>,
     pub(super) states: Vec<(u16, Box<[u8]>)>,
     /// This machine's clock runs ahead of the world's by so much.
@@ -102,6 +104,7 @@ impl Machine {
             flights: Vec::new(),
             wanted_buffers: Vec::new(),
             completed: Vec::new(),
+            fetched: Vec::new(),
             told: Vec::new(),
             states: Vec::new(),
             ahead: Time::from_secs(1000 * u64::from(me.0)),
@@ -147,6 +150,7 @@ impl Machine {
         self.buffers.clear();
         self.wanted_buffers.clear();
         self.completed.clear();
+        self.fetched.clear();
         self.told.clear();
         self.outbox.clear();
     }
@@ -333,6 +337,7 @@ impl Machine {
                 self.outbox.push((channel, fields, body));
             }
             VolumeAction::Complete { ticket, result } => self.completed.push((ticket, result)),
+            VolumeAction::Fetched { ticket, buffer } => self.fetched.push((ticket, buffer)),
             VolumeAction::Release { buffer } => self.release(buffer),
             VolumeAction::NeedBuffer { request, len } => self.wanted_buffers.push((request, len)),
             VolumeAction::State { kind, bytes } => self.states.push((kind, bytes)),

@@ -43,6 +43,8 @@ pub(super) struct Node {
     promised_until: Time,
     started: Time,
     pub(super) settled: bool,
+    /// Whom it was told to pass commands to.
+    host: Option<(Configuration, Incarnation)>,
 }
 
 impl Node {
@@ -57,6 +59,7 @@ impl Node {
             promised_until: Time::ZERO,
             started: Time::ZERO,
             settled: false,
+            host: None,
         }
     }
 }
@@ -154,6 +157,7 @@ impl Manager {
         known.mode = Mode::Opening;
         known.started = self.world.now;
         known.settled = false;
+        known.host = None;
         let blank = core::mem::take(&mut known.blank);
         self.order(node, ToVolume::Open { blank });
         let pacing = self.world.machines[node].pacing;
@@ -331,6 +335,7 @@ impl Manager {
         known.adopted_incarnations = self.incarnations;
         known.mode = Mode::Serving;
         known.settled = false;
+        known.host = None;
         self.world.must_hold[node] = [
             self.register.members.contains(id(0)),
             self.register.members.contains(id(1)),
@@ -341,6 +346,48 @@ impl Manager {
             self.world.must_hold[node][other] = false;
         }
         self.order(node, order);
+    }
+
+    /// Whom a node that serves nothing should pass commands to: the only member, once its
+    /// configuration is in force, and until this node has joined it.
+    fn host_of(&self, node: usize) -> Option<(Configuration, Incarnation)> {
+        let other = &self.nodes[1 - node];
+        let quiet = matches!(
+            self.nodes[node].mode,
+            Mode::Open | Mode::Suspended | Mode::Target
+        );
+        if !quiet || other.mode == Mode::Down {
+            return None;
+        }
+        let run = self.world.incarnation(1 - node);
+        if let Some(host) = self.nodes[node].host
+            && host.1 == run
+            && (other.adopted == Some(host.0) || self.register.members == both())
+        {
+            return Some(host);
+        }
+        let alone = self.register.members == Members::only(id(1 - node));
+        let serves = alone && self.current(1 - node) && other.settled;
+        serves.then_some((self.register, run))
+    }
+
+    /// Tells a node whom to pass commands to.
+    pub(super) fn proxy(&mut self, node: usize) {
+        let host = self.host_of(node);
+        self.pass_to(node, host);
+    }
+
+    pub(super) fn pass_to(&mut self, node: usize, host: Option<(Configuration, Incarnation)>) {
+        if matches!(self.nodes[node].mode, Mode::Down | Mode::Opening)
+            || self.nodes[node].host == host
+        {
+            return;
+        }
+        self.nodes[node].host = host;
+        if host.is_some() {
+            self.world.must_hold[node] = [node == 1, node == 0];
+        }
+        self.order(node, ToVolume::Proxy { host });
     }
 
     /// After every promise that this node gave, or may have given in its run before.
@@ -575,6 +622,7 @@ impl Manager {
         }
         for node in 0..2 {
             self.adopt(node);
+            self.proxy(node);
         }
         self.join_step();
         self.listen();

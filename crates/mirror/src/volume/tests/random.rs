@@ -195,6 +195,7 @@ impl Manager {
         let node = usize::try_from(self.world.chance.below(2)).unwrap();
         match self.world.chance.below(4) {
             0 => self.adopt(node),
+            1 if self.world.chance.one_in(2) => self.proxy(node),
             1 => self.join_step(),
             _ if self.nodes[node].mode == Mode::Down => {
                 if self.world.chance.one_in(4) {
@@ -235,6 +236,7 @@ impl Manager {
                 let until = self.world.now + Time::from_secs(1 + self.world.chance.below(40));
                 self.world.machines[node].hung_until = until;
             }
+            11 if self.world.chance.one_in(2) => self.pass_to(node, None),
             _ if self.world.chance.one_in(3) => self.world.pass(Time::from_secs(31)),
             _ => self.world.pass(Time::from_secs(2)),
         }
@@ -336,9 +338,10 @@ fn finish(manager: &mut Manager, clients: &mut [Client]) {
                 status.running,
                 status.waiting,
                 status.forwards,
-                status.reads
+                status.reads,
+                status.passed
             ),
-            (0, 0, 0, 0),
+            (0, 0, 0, 0, 0),
             "{status:?}"
         );
         assert_eq!((status.dirty, status.intents), (0, 0), "{status:?}");
@@ -367,12 +370,18 @@ fn sweep(cache: CacheMode, seeds: core::ops::Range<u64>) {
         .and_then(|seed| seed.parse().ok());
     let seeds = one.map_or(seeds, |seed: u64| seed..seed + 1);
     let (mut acknowledged, mut resyncs, mut ejections, mut hand_overs) = (0, 0, 0, 0);
+    let (mut reads, mut writes) = (0, 0);
     let (mut restarts, mut repaired, mut spoiled) = (0, 0, 0);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| run(seed, cache));
         match outcome {
             Ok(manager) => {
                 acknowledged += manager.world.acknowledged;
+                for machine in &manager.world.machines {
+                    let counts = machine.volume.as_ref().unwrap().status().counts;
+                    reads += counts.proxied_reads;
+                    writes += counts.proxied_writes;
+                }
                 resyncs += manager.resyncs;
                 ejections += manager.ejections;
                 hand_overs += manager.hand_overs;
@@ -384,9 +393,10 @@ fn sweep(cache: CacheMode, seeds: core::ops::Range<u64>) {
         }
     }
     std::eprintln!(
-        "{cache:?}: {acknowledged} writes acknowledged, {resyncs} resyncs, {ejections} ejections, {hand_overs} hand-overs, {restarts} resyncs begun anew, {spoiled} blocks unreadable, {repaired} repairs"
+        "{cache:?}: {acknowledged} writes acknowledged, {resyncs} resyncs, {ejections} ejections, {hand_overs} hand-overs, {restarts} resyncs begun anew, {spoiled} blocks unreadable, {repaired} repairs, {reads} reads and {writes} writes passed to the partner (of the last runs)"
     );
     assert!(acknowledged > 0);
+    assert!(one.is_some() || reads > 0 && writes > 0);
 }
 
 /// How many schedules; more with SCHEDULES=n.

@@ -132,6 +132,14 @@ impl World {
                 None => drop(self.machines[node].wire(body)),
             }
         }
+        for (ticket, buffer) in core::mem::take(&mut self.machines[node].fetched) {
+            let request = self
+                .requests
+                .get_mut(&ticket)
+                .expect("a read was asked for");
+            let before = request.buffer.replace(buffer).expect("a read has a buffer");
+            self.machines[node].release(before);
+        }
         for (ticket, result) in core::mem::take(&mut self.machines[node].completed) {
             self.complete(node, ticket, result);
         }

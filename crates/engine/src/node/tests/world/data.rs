@@ -179,6 +179,15 @@ impl World {
                 path.held = false;
                 path.suspended = false;
             }
+            ToVolume::Proxy { host } => {
+                let serves = self.machines[who].path.serves(self.now).is_some();
+                assert!(
+                    host.is_none() || !serves,
+                    "a node that serves passes nothing on"
+                );
+                let up = host.is_some() && self.wires[0] && self.runs(1 - who);
+                self.word(who, quick, FromVolume::Proxying { up });
+            }
             ToVolume::Follow { source, .. } => {
                 let path = &mut self.machines[who].path;
                 path.mode = Mode::Following { source };

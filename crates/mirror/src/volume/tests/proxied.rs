@@ -1,0 +1,122 @@
+//! Commands that a node which is no member passes to the one that serves.
+
+use super::manager::Manager;
+use super::stories::pair_of;
+use crate::control::{CacheMode, Time};
+use crate::volume_action::Refusal;
+
+/// Node 0 serves alone; node 1 has started again and passes its commands to it.
+fn proxied(seed: u64) -> Manager {
+    let mut manager = pair_of(CacheMode::WriteThrough, seed);
+    manager.crash(1, false);
+    manager.eject(0);
+    manager.start(1);
+    manager.world.connect();
+    for _ in 0..150 {
+        manager.heartbeat();
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+        manager.adopt(0);
+    }
+    manager.proxy(1);
+    manager.world.run(Time::from_millis(40));
+    manager.listen();
+    manager
+}
+
+fn counts(manager: &Manager, node: usize) -> crate::volume::Counts {
+    let volume = manager.world.machines[node].volume.as_ref();
+    volume.unwrap().status().counts
+}
+
+#[test]
+fn a_node_that_is_no_member_serves_through_its_partner() {
+    let mut manager = proxied(1);
+    let write = manager.world.write(1, 7, 2);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+    let reads = [0, 1].map(|node| manager.world.read(node, 6, 4));
+    let flush = manager.world.flush(1);
+    manager.world.run(Time::from_millis(20));
+    for read in reads {
+        assert_eq!(manager.world.read_values[&read], [0, 1, 1, 0]);
+    }
+    assert_eq!(manager.world.result(flush), Some(Ok(())));
+    assert_eq!(
+        manager.world.machines[1].value(7),
+        0,
+        "its own copy is not touched"
+    );
+    let (mine, theirs) = (counts(&manager, 1), counts(&manager, 0));
+    assert_eq!((mine.proxied_reads, mine.proxied_writes), (1, 1));
+    assert_eq!((theirs.hosted_reads, theirs.hosted_writes), (1, 1));
+}
+
+#[test]
+fn what_a_dying_proxy_left_in_a_socket_does_not_follow_the_retry() {
+    for seed in 1..30 {
+        let mut manager = proxied(seed);
+        for channel in &mut manager.world.channels {
+            channel.stuck = true;
+        }
+        manager.world.write(1, 7, 1);
+        manager.world.pass(Time::from_millis(1));
+        manager.crash(1, false);
+        // Its initiator sees that at once, and goes on through the other node.
+        let again = manager.world.write(0, 7, 1);
+        while manager.world.result(again).is_none() {
+            manager.world.step();
+        }
+        assert_eq!(manager.world.result(again), Some(Ok(())));
+        for channel in &mut manager.world.channels {
+            channel.stuck = false;
+        }
+        manager.world.run(Time::from_millis(500));
+        assert_eq!(manager.world.machines[0].value(7), 2, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_write_that_the_host_never_answers_is_answered_once_it_has_expired() {
+    let mut manager = proxied(1);
+    let start = manager.world.now;
+    for channel in &mut manager.world.channels {
+        channel.stuck = true;
+    }
+    manager.heartbeat();
+    let write = manager.world.write(1, 7, 1);
+    while manager.world.now < start + Time::from_millis(4400) {
+        manager.heartbeat();
+        manager.world.run(Time::from_millis(20));
+        assert_eq!(manager.world.result(write), None);
+    }
+    manager.world.run(Time::from_millis(400));
+    assert_eq!(manager.world.result(write), Some(Err(Refusal::Busy)));
+    for channel in &mut manager.world.channels {
+        channel.stuck = false;
+    }
+    manager.heartbeat();
+    manager.world.run(Time::from_millis(100));
+    assert_eq!(manager.world.machines[0].value(7), 0, "it came too late");
+}
+
+#[test]
+fn a_failed_disk_answers_what_it_forwarded_only_once_it_has_expired() {
+    let mut manager = pair_of(CacheMode::WriteThrough, 3);
+    manager.heartbeat();
+    for channel in &mut manager.world.channels {
+        channel.stuck = true;
+    }
+    let forwarded = manager.world.write(1, 7, 1);
+    manager.world.with(1, |volume, now, out| {
+        volume.fail(&mut super::super::turn::Turn::new(now, out));
+        volume.timer(now, out);
+    });
+    assert_eq!(
+        manager.world.result(forwarded),
+        None,
+        "the owner may sequence it yet"
+    );
+    manager.world.run(Time::from_secs(6));
+    assert_eq!(manager.world.result(forwarded), Some(Err(Refusal::Busy)));
+}
