@@ -202,9 +202,9 @@ fn faults(length: Length) -> Result<()> {
     run(&mut cargo(&[
         "build",
         "--release",
-        "--bin",
-        "lockstep",
-        "--bin",
+        "-p",
+        "lockstep-lockstep",
+        "-p",
         "lockstep-faults",
     ]))?;
     let program = target().join("release").join("lockstep-faults");
@@ -213,7 +213,7 @@ fn faults(length: Length) -> Result<()> {
         faults(&["--minutes", minutes, "--strategy", strategy])?;
     }
     faults(&["powercuts", "--runs", cuts])?;
-    faults(&["powercuts", "--write-back", "--runs", "2"])?;
+    faults(&["powercuts", "--cache", "write-back", "--runs", "2"])?;
     faults(&["powercuts", "--lie", "--runs", "5"])
 }
 

@@ -24,6 +24,8 @@ const DRAIN: Duration = Duration::from_secs(90);
 pub struct Work {
     /// Sectors to work on, from sector 0.
     pub sectors: u64,
+    /// Sectors of a logical block.
+    pub unit: u64,
     /// Commands kept outstanding.
     pub depth: usize,
     /// Longest command in sectors.
@@ -191,8 +193,10 @@ impl Worker {
     }
 
     fn submit(&mut self) {
-        let count = 1 + self.random.below(self.work.longest);
-        let places = self.work.sectors - count + 1;
+        // In logical blocks first.
+        let unit = self.work.unit;
+        let count = 1 + self.random.below((self.work.longest / unit).max(1));
+        let places = self.work.sectors / unit - count + 1;
         let first = if self.random.percent(self.work.hot) {
             // Spread over the whole, a little to and fro so that they overlap in part.
             let hot = self.random.below(HOT) * places / HOT;
@@ -200,11 +204,13 @@ impl Worker {
         } else {
             self.random.below(places)
         };
+        let lba = first;
         let blocks = u32::try_from(count).expect("commands are short");
-        let bytes = blocks * u32::try_from(SECTOR).expect("512");
+        let (first, count) = (first * unit, count * unit);
+        let bytes = u32::try_from(count * SECTOR as u64).expect("commands are short");
         let (command, action) = if self.random.percent(self.work.reads) {
             (
-                Command::read(0, first, blocks, bytes),
+                Command::read(0, lba, blocks, bytes),
                 Action::Read(Vec::new()),
             )
         } else {
@@ -216,7 +222,7 @@ impl Worker {
                 fill(sector, stamp, bytes);
             }
             (
-                Command::write(0, first, blocks, data.into()),
+                Command::write(0, lba, blocks, data.into()),
                 Action::Write(stamp),
             )
         };

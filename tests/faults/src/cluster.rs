@@ -6,9 +6,10 @@ use crate::process::Process;
 use crate::store::Torn;
 use anyhow::{Context, Result, bail};
 use lockstep_api::Client;
+use lockstep_api::node::{EnterMaintenance, MaintenanceState};
 use lockstep_api::pool::SetWitness;
 use lockstep_api::quantity::Size;
-use lockstep_api::volume::{Cache, CreateVolume, Strategy, Volume};
+use lockstep_api::volume::{Cache, CreateVolume, ReplicaAt, Strategy, Volume};
 use lockstep_initiator::core::session::{Parameters, Purpose};
 use lockstep_initiator::driver::PathSettings;
 use std::net::SocketAddr;
@@ -40,6 +41,18 @@ pub struct Settings {
     pub cache: Cache,
     /// Bytes.
     pub size: u64,
+}
+
+impl Settings {
+    /// Sectors of a logical block. Past the page cache they are large: the disks of these tests take
+    /// direct I/O by pages only.
+    #[must_use]
+    pub const fn unit(&self) -> u64 {
+        match self.cache {
+            Cache::None => 8,
+            Cache::WriteThrough | Cache::WriteBack => 1,
+        }
+    }
 }
 
 /// See the module. Everything ends and goes when it is dropped, but for the directory.
@@ -215,9 +228,11 @@ impl Cluster {
             cache,
             size,
         } = self.settings;
+        let block_size = u32::try_from(self.settings.unit() * 512).ok();
         let request = CreateVolume {
             name: VOLUME.into(),
             size: Size(size),
+            block_size,
             strategy,
             cache,
             ..CreateVolume::default()
@@ -243,6 +258,73 @@ impl Cluster {
             })?;
         }
         Ok(begun.elapsed())
+    }
+
+    /// Whether both nodes hold everything and serve.
+    #[must_use]
+    pub fn is_mirrored(&mut self) -> bool {
+        (0..2).all(|node| {
+            let process = self.process(Machine::node(node));
+            process.is_on()
+                && !process.is_paused()
+                && self
+                    .client(node)
+                    .volume(VOLUME)
+                    .is_ok_and(|it| is_mirrored(&it))
+        })
+    }
+
+    /// What the supervisor of a daemon that has ended does; what it said.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn certify(&mut self, machine: Machine) -> Result<String> {
+        let config = self.own(machine).join("config.toml").display().to_string();
+        let output = self
+            .process(machine)
+            .run(&["certificate", "--config", &config])?;
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Ok(said.lines().next().unwrap_or_default().into())
+    }
+
+    /// A node (0 or 1) serves nobody when this returns.
+    ///
+    /// # Errors
+    /// It is refused, or takes too long.
+    pub fn enter_maintenance(&mut self, node: usize) -> Result<()> {
+        self.client(node)
+            .enter_maintenance(&EnterMaintenance::default())?;
+        self.wait(node, "the begin of its maintenance", START, |client| {
+            client
+                .status()
+                .is_ok_and(|status| status.maintenance == MaintenanceState::On)
+        })
+    }
+
+    /// A node (0 or 1) serves again as soon as it may.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn leave_maintenance(&mut self, node: usize) -> Result<()> {
+        self.wait(node, "its admin socket", START, |client| {
+            client.status().is_ok()
+        })?;
+        self.client(node).leave_maintenance("")?;
+        Ok(())
+    }
+
+    /// The copy of a node (0 or 1) whose disk failed is replaced: what is there is compared.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub fn replace_replica(&self, node: usize) -> Result<()> {
+        let at = ReplicaAt {
+            confirm: VOLUME.into(),
+            ..ReplicaAt::default()
+        };
+        self.client(node).replace_replica(VOLUME, &at)?;
+        Ok(())
     }
 
     /// Waits until something holds of a node (0 or 1).

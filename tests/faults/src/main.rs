@@ -38,16 +38,14 @@ enum What {
         #[arg(long, default_value_t = 20)]
         runs: u32,
     },
-    /// The power of both nodes is cut at once under load, again and again
+    /// The power of both nodes is cut at once under load, again and again; in write-back mode that
+    /// of the owner, while nobody writes
     Powercuts {
         #[command(flatten)]
         common: Common,
         /// How often
         #[arg(long, default_value_t = 20)]
         runs: u32,
-        /// Instead: the owner's power is cut while nobody writes, in write-back mode
-        #[arg(long)]
-        write_back: bool,
         /// The disks answer flushes without doing them: the run must fail
         #[arg(long)]
         lie: bool,
@@ -62,6 +60,9 @@ struct Common {
     /// Who decides when the nodes do not see each other
     #[arg(long, value_enum, default_value_t = Word::Majority)]
     strategy: Word,
+    /// When a write is answered
+    #[arg(long, value_enum, default_value_t = CacheWord::WriteThrough)]
+    cache: CacheWord,
     /// Size of the volume in MiB
     #[arg(long, default_value_t = 64)]
     size: u64,
@@ -76,6 +77,23 @@ enum Word {
     Majority,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CacheWord {
+    None,
+    WriteThrough,
+    WriteBack,
+}
+
+impl From<CacheWord> for Cache {
+    fn from(word: CacheWord) -> Self {
+        match word {
+            CacheWord::None => Self::None,
+            CacheWord::WriteThrough => Self::WriteThrough,
+            CacheWord::WriteBack => Self::WriteBack,
+        }
+    }
+}
+
 impl Common {
     fn seed(&self) -> u64 {
         self.seed.unwrap_or_else(|| {
@@ -84,13 +102,13 @@ impl Common {
         })
     }
 
-    const fn settings(&self, cache: Cache) -> Settings {
+    fn settings(&self) -> Settings {
         Settings {
             strategy: match self.strategy {
                 Word::Heartbeat => Strategy::Heartbeat,
                 Word::Majority => Strategy::Majority,
             },
-            cache,
+            cache: self.cache.into(),
             size: self.size << 20,
         }
     }
@@ -114,11 +132,12 @@ fn act(arguments: Arguments) -> Result<()> {
                 common, minutes, ..
             } = arguments;
             let seed = common.seed();
-            let settings = common.settings(Cache::WriteThrough);
+            let settings = common.settings();
             let time = Duration::try_from_secs_f64(minutes * 60.0)?;
             say(format!(
-                "seed {seed}, {minutes} minutes, strategy {}",
-                settings.strategy.word()
+                "seed {seed}, {minutes} minutes, strategy {}, cache {}",
+                settings.strategy.word(),
+                settings.cache.word()
             ));
             stage::in_directory(common.directory, seed, settings, |stage| {
                 run::rounds(stage, time, say)
@@ -131,7 +150,7 @@ fn act(arguments: Arguments) -> Result<()> {
         }
         Some(What::Pauses { common, runs }) => {
             let seed = common.seed();
-            let settings = common.settings(Cache::WriteThrough);
+            let settings = common.settings();
             say(format!(
                 "seed {seed}, strategy {}",
                 settings.strategy.word()
@@ -140,22 +159,13 @@ fn act(arguments: Arguments) -> Result<()> {
                 pauses::table(stage, runs, say)
             })
         }
-        Some(What::Powercuts {
-            common,
-            runs,
-            write_back,
-            lie,
-        }) => {
+        Some(What::Powercuts { common, runs, lie }) => {
             let seed = common.seed();
             say(format!("seed {seed}"));
-            let cache = if write_back {
-                Cache::WriteBack
-            } else {
-                Cache::WriteThrough
-            };
-            let settings = common.settings(cache);
+            let settings = common.settings();
+            let at_rest = settings.cache == Cache::WriteBack;
             let result = stage::in_directory(common.directory, seed, settings, |stage| {
-                if write_back {
+                if at_rest {
                     powercuts::owner_at_rest(stage, runs, say)
                 } else {
                     powercuts::both_under_load(stage, runs, lie, say)

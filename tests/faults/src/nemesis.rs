@@ -3,14 +3,15 @@
 //! With the heartbeat strategy it leaves out what that strategy cannot exclude by design
 //! (`docs/testing.md`): all cables between two nodes that initiators both reach; and whatever
 //! happens to the other node before two have met again that were parted. With a witness it
-//! leaves out nothing.
+//! leaves out nothing. In write-back mode it never cuts the power of a node before the other one,
+//! whose power was cut, is back and has everything.
 
 use crate::disk::{DiskFault, Effect, Operation, Part};
 use crate::network::{Cable, Machine};
 use crate::random::Random;
 use crate::stage::Stage;
 use anyhow::{Context, Result};
-use lockstep_api::volume::Strategy;
+use lockstep_api::volume::{Cache, Strategy};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -116,6 +117,7 @@ impl Nemesis {
             Self::pause,
             Self::pause,
             Self::restart,
+            Self::maintain,
             Self::kill_several,
             Self::cut_power,
             Self::cut_power,
@@ -135,7 +137,8 @@ impl Nemesis {
         fault(self, stage)
     }
 
-    fn note(&mut self, name: Name, detail: &str) {
+    /// Counts a fault and writes it into the diary.
+    pub fn note(&mut self, name: Name, detail: &str) {
         *self.thrown.entry(name).or_default() += 1;
         self.say(&format!("{name} {detail}"));
     }
@@ -173,6 +176,11 @@ impl Nemesis {
                 "kill node"
             };
             self.note(name, machine.name());
+            // As its supervisor does.
+            if machine != Machine::Witness && stage.random.percent(50) {
+                let certified = stage.cluster.certify(machine)?;
+                self.note("death certificate", &certified);
+            }
             self.add(
                 stage.random.duration(10, 15_000),
                 Broken::Off(machine, false),
@@ -203,12 +211,30 @@ impl Nemesis {
             .active
             .iter()
             .all(|(_, it)| matches!(it, Broken::Slow(_) | Broken::Off(..)))
+            && !stage.cluster.process(machine).is_young()
         {
             self.note("stop in order (SIGTERM)", machine.name());
             stage.cluster.process(machine).stop()?;
             self.add(stage.random.duration(10, 5000), Broken::Off(machine, false));
         }
         Ok(())
+    }
+
+    /// A node is taken out of service and put back, while everything else is well.
+    fn maintain(&mut self, stage: &mut Stage) -> Result<()> {
+        if !self.active.is_empty() || !stage.cluster.is_mirrored() {
+            return Ok(());
+        }
+        let node = stage.random.index(2);
+        self.note("maintenance", Machine::node(node).name());
+        stage.cluster.enter_maintenance(node)?;
+        std::thread::sleep(stage.random.duration(1, 3000));
+        if stage.random.percent(50) {
+            // As for an upgrade.
+            stage.cluster.process(Machine::node(node)).stop()?;
+            stage.cluster.process(Machine::node(node)).start()?;
+        }
+        stage.cluster.leave_maintenance(node)
     }
 
     /// Kills them, and forgets what was the matter with them before.
@@ -244,7 +270,13 @@ impl Nemesis {
 
     fn cut_power(&mut self, stage: &mut Stage) -> Result<()> {
         let mut machines = stage.cluster.machines();
-        let count = [1, 1, 2, 3][stage.random.index(4)].min(machines.len());
+        let write_back = stage.cluster.settings.cache == Cache::WriteBack;
+        if write_back {
+            self.mend_all(stage)?;
+            stage.wait_mirrored()?;
+        }
+        let most = if write_back { 1 } else { machines.len() };
+        let count = [1, 1, 2, 3][stage.random.index(4)].min(most);
         while machines.len() > count {
             machines.remove(stage.random.index(machines.len()));
         }

@@ -21,17 +21,21 @@ const ABSENCE: Duration = Duration::from_secs(10);
 /// What happens to the node that does not survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
+    Certified,
     Killed,
     Frozen,
     CutOff,
     Stopped,
+    Maintained,
 }
 
-const FAULTS: [(Fault, &str); 4] = [
+const FAULTS: [(Fault, &str); 6] = [
+    (Fault::Certified, "killed, certified"),
     (Fault::Killed, "daemon killed"),
     (Fault::Frozen, "frozen (SIGSTOP)"),
     (Fault::CutOff, "cut off silently"),
-    (Fault::Stopped, "planned stop"),
+    (Fault::Stopped, "orderly stop"),
+    (Fault::Maintained, "maintenance"),
 ];
 
 /// Each fault on each node, so many times, and a table.
@@ -87,16 +91,23 @@ fn one(stage: &mut Stage, fault: Fault, survivor: usize) -> Result<Duration> {
     std::thread::sleep(BEFORE + stage.random.duration(1, 500));
     let _before = client.take_longest_gap(&stage.clock);
     match fault {
+        Fault::Certified => {
+            stage.cluster.process(victim).kill();
+            stage.cluster.certify(victim)?;
+        }
         Fault::Killed => stage.cluster.process(victim).kill_soon(),
         Fault::Frozen => stage.cluster.process(victim).pause(true),
         Fault::CutOff => stage.cluster.network.set_machine(victim, false)?,
         Fault::Stopped => stage.cluster.process(victim).ask_to_stop(),
+        Fault::Maintained => stage.cluster.enter_maintenance(1 - survivor)?,
     }
     std::thread::sleep(AFTER);
     let gap = client.take_longest_gap(&stage.clock);
     let records = client.finish().context("the initiator")?;
     stage.history.add(records);
     match fault {
+        Fault::Certified => stage.cluster.process(victim).start()?,
+        Fault::Maintained => stage.cluster.leave_maintenance(1 - survivor)?,
         Fault::Killed => {
             stage.cluster.kill(&[victim]);
             stage.cluster.process(victim).start()?;

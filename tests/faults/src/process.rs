@@ -4,11 +4,14 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// An orderly stop takes no longer, on a busy machine too.
 const STOP: Duration = Duration::from_secs(60);
+const MISSING: &str = "`ip` is missing: apt-get install iproute2";
+/// A daemon that was started takes signals within this, on a busy machine too.
+const YOUNG: Duration = Duration::from_secs(3);
 
 /// How to start something, and while it runs its process. Killed when dropped.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub struct Process {
     log: PathBuf,
     child: Option<Child>,
     paused: bool,
+    started: Option<Instant>,
 }
 
 impl Process {
@@ -30,6 +34,7 @@ impl Process {
             log,
             child: None,
             paused: false,
+            started: None,
         }
     }
 
@@ -43,26 +48,36 @@ impl Process {
         }
         let mut log = File::options().create(true).append(true).open(&self.log)?;
         std::io::Write::write_all(&mut log, b"--- started ---\n")?;
-        let mut command = Command::new("ip");
-        command.args([
-            "netns",
-            "exec",
-            &self.space,
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-        ]);
-        command.arg(program()?).args(&self.arguments);
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .env("NO_COLOR", "1");
-        let child = command
-            .spawn()
-            .context("`ip` is missing: apt-get install iproute2")?;
-        self.child = Some(child);
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let mut command = self.command(&arguments)?;
+        command.stdout(log.try_clone()?).stderr(log);
+        self.child = Some(command.spawn().context(MISSING)?);
+        self.started = Some(Instant::now());
         Ok(())
+    }
+
+    /// `lockstep` with other arguments on the same machine, to its end.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        self.command(arguments)?.output().context(MISSING)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.space]);
+        command.args(["setpriv", "--pdeathsig", "KILL"]);
+        command.arg(program()?).args(arguments);
+        command.stdin(Stdio::null()).env("NO_COLOR", "1");
+        Ok(command)
+    }
+
+    /// Whether it was started so lately that it may not listen to signals yet.
+    #[must_use]
+    pub fn is_young(&self) -> bool {
+        self.started
+            .is_some_and(|started| started.elapsed() < YOUNG)
     }
 
     /// Whether it was started and not stopped since.

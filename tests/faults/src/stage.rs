@@ -18,6 +18,9 @@ pub const ANSWERED: Duration = Duration::from_secs(60);
 /// And both nodes hold everything within this.
 pub const MIRRORED: Duration = Duration::from_secs(180);
 
+/// Bytes of a volume that are worked on: the rest shows what resyncs leave alone.
+const WORKED_ON: u64 = 64 << 20;
+
 /// What was done and seen in all.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -49,6 +52,8 @@ pub struct Stage {
     pub random: Random,
     /// What came of it so far.
     pub tally: Tally,
+    /// Copies that were replaced: each is compared from end to end, once.
+    pub replaced: u64,
     watch: Watch,
     clients: Vec<Client>,
     round: u64,
@@ -68,6 +73,7 @@ impl Stage {
             history: History::default(),
             random: Random::new(seed, 21),
             tally: Tally::default(),
+            replaced: 0,
             watch,
             clients: Vec::new(),
             round: 0,
@@ -76,9 +82,10 @@ impl Stage {
 
     /// The load of the nemesis: initiators that meet at many places.
     #[must_use]
-    pub const fn work(&self) -> Work {
+    pub fn work(&self) -> Work {
         Work {
-            sectors: self.cluster.settings.size / SECTOR as u64,
+            sectors: self.cluster.settings.size.min(WORKED_ON) / SECTOR as u64,
+            unit: self.cluster.settings.unit(),
             depth: 6,
             longest: 16,
             reads: 40,
@@ -219,6 +226,13 @@ impl Stage {
         let seen = self.seen();
         if !seen.wrong.is_empty() {
             bail!("{}", seen.wrong.join("; "));
+        }
+        if seen.full > self.replaced {
+            bail!(
+                "{} resyncs compared all of the volume, and {} copies were replaced",
+                seen.full,
+                self.replaced
+            );
         }
         for node in 0..2 {
             let log = self.cluster.process(Machine::node(node)).log();

@@ -39,9 +39,11 @@ pub fn through(cluster: &Cluster, node: usize, clock: &Clock) -> Result<Vec<Reco
     let mut records = Vec::new();
     for first in (0..sectors).step_by(usize::try_from(CHUNK).expect("small")) {
         let count = CHUNK.min(sectors - first);
-        let blocks = u32::try_from(count).expect("small");
+        let unit = cluster.settings.unit();
+        let blocks = u32::try_from(count / unit).expect("small");
+        let bytes = u32::try_from(count * SECTOR as u64).expect("small");
         let began = clock.now();
-        let command = Command::read(0, first, blocks, blocks * 512);
+        let command = Command::read(0, first / unit, blocks, bytes);
         let reply = client.run_past_attentions(&command)?;
         if reply.status != 0 {
             bail!(

@@ -98,15 +98,7 @@ fn note(seen: &mut Seen, run: &mut Run, status: &Status) {
     let grown = |now: u64, before: u64| if now >= before { now - before } else { now };
     seen.compared += grown(volume.resync_compared, run.compared);
     seen.copied += grown(volume.resync_copied, run.copied);
-    let full = grown(volume.full_resyncs, run.full);
-    seen.full += full;
-    if full > 0 {
-        let what = format!(
-            "node{} compared all of the volume: {}",
-            status.node, volume.reason
-        );
-        seen.wrong.push(what);
-    }
+    seen.full += grown(volume.full_resyncs, run.full);
     let alone = volume.state == "serving-alone" || volume.state == "resyncing";
     seen.alone += u64::from(alone && !run.alone);
     *run = Run {

@@ -1,5 +1,5 @@
-//! The checks that must find a planted bug: the simulator, the demo's comparison of contents, or
-//! a test that tells the very story.
+//! The checks that must find a planted bug: the simulator, the demo's comparison of contents, power
+//! cuts on disks that lose what was not flushed, or a test that tells the very story.
 
 use super::copy::Copy;
 use crate::command::show;
@@ -20,7 +20,15 @@ pub(super) enum Check {
     Simulator,
     /// The demo's comparison of both images and of every acknowledged write.
     Content,
+    /// Power cuts of both nodes on disks that lose what was not flushed; needs root.
+    Faults,
 }
+
+/// Power cuts that must find a bug.
+const CUTS: &str = "10";
+/// What the fault tests say of a lost write, and of copies that drifted apart; one that fails
+/// otherwise shows nothing.
+const LOST: [&str; 2] = ["no disk would have answered so", "the images differ"];
 
 /// Where a bug showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +39,8 @@ pub(super) enum Finding {
     Test(String),
     /// In the demo.
     Content,
+    /// After a power cut.
+    Faults,
 }
 
 impl fmt::Display for Check {
@@ -38,6 +48,7 @@ impl fmt::Display for Check {
         match self {
             Self::Simulator => f.write_str("the simulator"),
             Self::Content => f.write_str("the content check"),
+            Self::Faults => f.write_str("power cuts"),
             Self::Unit { package, filter } => write!(f, "the test {filter} of {package}"),
         }
     }
@@ -49,6 +60,7 @@ impl fmt::Display for Finding {
             Self::Seed(seed) => write!(f, "simulator, seed {seed}"),
             Self::Test(_) => f.write_str("unit test"),
             Self::Content => f.write_str("content"),
+            Self::Faults => f.write_str("power cuts"),
         }
     }
 }
@@ -59,12 +71,13 @@ impl Check {
         match text.split_whitespace().collect::<Vec<_>>()[..] {
             ["sim"] => Ok(Self::Simulator),
             ["content"] => Ok(Self::Content),
+            ["faults"] => Ok(Self::Faults),
             ["unit", package, filter] => Ok(Self::Unit {
                 package: package.into(),
                 filter: filter.into(),
             }),
             _ => bail!(
-                "`# finds: {text}`: the checks are `sim`, `content` and `unit PACKAGE FILTER`"
+                "`# finds: {text}`: the checks are `sim`, `content`, `faults` and `unit PACKAGE FILTER`"
             ),
         }
     }
@@ -82,6 +95,18 @@ impl Check {
                 demo.arg("demo");
                 let ended = watch(copy, demo)?;
                 Ok(ended.failed().then_some(Finding::Content))
+            }
+            Self::Faults => {
+                let daemon = copy.build("lockstep-lockstep", "lockstep")?;
+                let program = copy.build("lockstep-faults", "lockstep-faults")?;
+                let mut cuts = copy.run(&program);
+                cuts.env("LOCKSTEP_BIN", daemon);
+                cuts.args(["powercuts", "--runs", CUTS]);
+                let ended = watch(copy, cuts)?;
+                if ended.failed() && !LOST.iter().any(|it| ended.text.contains(it)) {
+                    bail!("the power cuts failed, but not because something was lost");
+                }
+                Ok(ended.failed().then_some(Finding::Faults))
             }
             Self::Unit { package, filter } => unit_finds(copy, package, filter),
         }
@@ -194,6 +219,7 @@ mod tests {
     #[test]
     fn a_check_is_named_as_in_a_patch() {
         assert_eq!(Check::of("sim").unwrap(), Check::Simulator);
+        assert_eq!(Check::of("faults").unwrap(), Check::Faults);
         let unit = Check::Unit {
             package: "lockstep-mirror".into(),
             filter: "volume::tests".into(),
