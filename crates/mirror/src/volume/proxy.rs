@@ -49,6 +49,7 @@ pub(super) struct Proxy {
     waiting: VecDeque<Passed>,
     sent: BTreeMap<u64, Passed>,
     bytes: u64,
+    /// The last number given, see [`Self::next_number`].
     last: u64,
     /// The host's SCSI state as it is known here, and since when.
     version: u64,
@@ -124,6 +125,18 @@ impl Proxy {
     /// Commands that are not answered.
     pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.sent.len()
+    }
+
+    /// A number that this run has not used for this volume. ▲ Also not before the volume was closed
+    /// and opened again, as the replacement of a copy does: the host remembers what this run asked,
+    /// and would answer a new write with what came of an old one. So the first number is the time in
+    /// microseconds, which an earlier opening did not reach: that would take a command each.
+    fn next_number(&mut self, now: Time) -> u64 {
+        if self.last == 0 {
+            self.last = u64::try_from(now.as_micros()).expect("the node has not run for ages");
+        }
+        self.last += 1;
+        self.last
     }
 
     fn known_at(&self, time: Time) -> u64 {
@@ -287,7 +300,7 @@ impl Volume {
     /// long since.
     pub(super) fn keep_forwards_open(&mut self, turn: &mut Turn<'_>) {
         for (ticket, operation, received, token, cancelled) in self.abandon_forwards(turn) {
-            self.proxy.last += 1;
+            let id = self.proxy.next_number(turn.now);
             self.proxy.bytes += operation.carried();
             let passed = Passed {
                 ticket,
@@ -301,7 +314,7 @@ impl Volume {
                 cancelled,
                 cancelled_on: None,
             };
-            self.proxy.sent.insert(self.proxy.last, passed);
+            self.proxy.sent.insert(id, passed);
         }
     }
 
@@ -419,8 +432,7 @@ impl Volume {
                 What::Flush => {}
             }
             passed.host = Some(host);
-            self.proxy.last += 1;
-            let id = self.proxy.last;
+            let id = self.proxy.next_number(turn.now);
             self.proxy.bytes += bytes;
             self.proxy.sent.insert(id, passed);
             self.send_passed(id, turn);

@@ -152,6 +152,16 @@ impl Manager {
     pub(super) fn start(&mut self, node: usize) {
         let incarnation = self.next_incarnation;
         self.next_incarnation += 1;
+        self.open(node, incarnation);
+    }
+
+    /// The volume is closed and opened again in the same run, as when its copy is replaced.
+    pub(super) fn reopen(&mut self, node: usize) {
+        let incarnation = self.world.incarnation(node).0;
+        self.open(node, incarnation);
+    }
+
+    fn open(&mut self, node: usize, incarnation: u64) {
         self.world.machines[node].start(incarnation, Some(id(1 - node)));
         let known = &mut self.nodes[node];
         known.mode = Mode::Opening;

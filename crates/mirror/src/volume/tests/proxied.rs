@@ -53,6 +53,34 @@ fn a_node_that_is_no_member_serves_through_its_partner() {
 }
 
 #[test]
+fn a_volume_that_was_opened_again_asks_nothing_under_an_old_number() {
+    let mut manager = proxied(1);
+    for block in 1..9 {
+        let write = manager.world.write(1, block, 1);
+        manager.world.run(Time::from_millis(20));
+        assert_eq!(manager.world.result(write), Some(Ok(())));
+    }
+    // Its copy is replaced: the same run, and nothing is known any more.
+    manager.reopen(1);
+    manager.world.connect();
+    for _ in 0..50 {
+        manager.heartbeat();
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+        manager.proxy(1);
+    }
+    let before = manager.world.machines[0].value(20);
+    let write = manager.world.write(1, 20, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+    assert_ne!(
+        manager.world.machines[0].value(20),
+        before,
+        "the host did it, and does not only say so"
+    );
+}
+
+#[test]
 fn what_a_dying_proxy_left_in_a_socket_does_not_follow_the_retry() {
     for seed in 1..30 {
         let mut manager = proxied(seed);
