@@ -206,6 +206,10 @@ fn faults(length: Length) -> Result<()> {
         "lockstep-lockstep",
         "-p",
         "lockstep-faults",
+        "--bin",
+        "lockstep",
+        "--bin",
+        "lockstep-faults",
     ]))?;
     let program = target().join("release").join("lockstep-faults");
     let faults = |arguments: &[&str]| run(Command::new(&program).args(arguments));
