@@ -1,6 +1,7 @@
 //! The parts of `cargo xtask test`, cheapest first, and how each is run.
 
 use crate::command::{cargo, root, run};
+use crate::daemon::{self, Which};
 use crate::{debian, mutants};
 use anyhow::{Result, bail};
 use std::path::PathBuf;
@@ -171,12 +172,11 @@ fn sim(length: Length) -> Result<()> {
 
 fn interop(_: Length) -> Result<()> {
     debian::ensure()?;
-    daemon_tests(&[])?;
-    if !debian::is_root() {
-        println!("left out: the tests that pull network cables need root");
-        return Ok(());
+    if debian::is_root() {
+        return daemon_tests(Which::WithCables);
     }
-    daemon_tests(&["--ignored", "cable_"])
+    println!("left out: the tests that pull network cables need root");
+    daemon_tests(Which::Usual)
 }
 
 /// Minutes for which the nemesis rages with each strategy.
@@ -232,17 +232,13 @@ fn long(_: Length) -> Result<()> {
         "--ignored",
         "long_",
     ]))?;
-    daemon_tests(&["--ignored", "long_"])
+    daemon_tests(Which::Long)
 }
 
-/// The tests that drive the real daemon, the release build; one after the other, for they
-/// measure pauses and share the machine.
-fn daemon_tests(arguments: &[&str]) -> Result<()> {
+/// The tests that drive the real daemon, the release build.
+fn daemon_tests(which: Which) -> Result<()> {
     run(&mut cargo(&["build", "--release", "--bin", "lockstep"]))?;
-    let mut command = cargo(&["test", "-p", "lockstep-tests", "--", "--test-threads=1"]);
-    run(command
-        .args(arguments)
-        .env("LOCKSTEP_BIN", target().join("release").join("lockstep")))
+    daemon::run(which, &target().join("release").join("lockstep"))
 }
 
 /// Where cargo builds.
