@@ -90,6 +90,12 @@ pub enum Operator {
         /// Even if the partner cannot serve some of the volumes.
         force: bool,
     },
+    /// An operator needs the volume as an initiator would: the partner is silent, and this node is
+    /// to go on alone if it may.
+    Need {
+        /// The volume.
+        volume: VolumeId,
+    },
     /// What made the partner slow is mended: it may join again at once.
     Rejoin {
         /// The volume.
