@@ -10,7 +10,7 @@ use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId, WitnessId};
 use lockstep_mirror::control_frame::PoolVersion;
 use lockstep_mirror::lease::Timing;
 pub use lockstep_mirror::membership::Severity;
-pub use lockstep_mirror::membership::status::{Standing, VolumeStatus};
+pub use lockstep_mirror::membership::status::{Standing, State, VolumeStatus};
 
 /// One control connection to the partner, named by the driver; never reused in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
