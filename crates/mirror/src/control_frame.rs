@@ -7,7 +7,7 @@ use crate::fields::Fields;
 use crate::membership::Left;
 use crate::membership::report::Report;
 use crate::register::{Ballot, Message};
-use crate::superblock::{HISTORY_LEN, Lineage, Past, RawConfiguration, RawPast};
+use crate::superblock::{HISTORY_LEN, Lineage, Met, Past, RawConfiguration, RawPast};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -72,6 +72,10 @@ pub struct PoolState {
 }
 
 /// A frame of `Node`.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is made, sent or taken apart at once"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ControlFrame {
     /// "I am here."
@@ -208,9 +212,13 @@ struct RawReport {
     configuration: RawConfiguration,
     prepared: RawConfiguration,
     value: RawConfiguration,
+    stamp: U64,
+    met_stamp: U64,
+    met_epoch: U64,
+    met_generation: U128,
 }
 
-const _: () = assert!(size_of::<RawReport>() == 192 && size_of::<RawMessage>() == 72);
+const _: () = assert!(size_of::<RawReport>() == 232 && size_of::<RawMessage>() == 72);
 const _: () = assert!(size_of::<RawPromise>() == 24 && size_of::<RawVersion>() == 24);
 const _: () = assert!(size_of::<RawLeft>() == 48 && MAX_CERTIFIED * 48 <= MAX_PAYLOAD);
 
@@ -545,6 +553,10 @@ fn encode_report(report: &Report) -> Vec<u8> {
         configuration: record.configuration.into(),
         prepared: RawConfiguration::of(record.prepared),
         value: RawConfiguration::of(report.value),
+        stamp: record.stamp.into(),
+        met_stamp: record.met.map_or(0, |it| it.stamp).into(),
+        met_epoch: record.met.map_or(0, |it| it.lineage.epoch).into(),
+        met_generation: record.met.map_or(0, |it| it.lineage.generation).into(),
     };
     let mut bytes = raw.as_bytes().to_vec();
     for past in &record.history {
@@ -560,6 +572,13 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
         return None;
     }
     let flag = |bit: u32| raw.flags.get() & bit != 0;
+    let met = Met {
+        lineage: Lineage {
+            epoch: raw.met_epoch.get(),
+            generation: raw.met_generation.get(),
+        },
+        stamp: raw.met_stamp.get(),
+    };
     Some(Report {
         seq: raw.seq.get(),
         record: Record {
@@ -581,6 +600,8 @@ fn decode_report(payload: &[u8]) -> Option<Report> {
             prepared: raw.prepared.get(),
             history: history.iter().map(Past::from).collect(),
             base: raw.base.get(),
+            stamp: raw.stamp.get(),
+            met: (met.lineage.epoch != 0).then_some(met),
             with: flag(HAS_WITH).then(|| Incarnation(raw.with.get())),
         },
         ballot: Ballot(raw.ballot.get()),

@@ -3,7 +3,7 @@
 //! (`docs/replication.md`, reconnect and start).
 
 use crate::control::{Configuration, Incarnation, NodeId, VolumeId};
-use crate::superblock::{HISTORY_LEN, Lineage, Past, Superblock};
+use crate::superblock::{HISTORY_LEN, Lineage, Met, Past, Superblock};
 use alloc::vec::Vec;
 
 /// What one side says of its copy.
@@ -45,6 +45,10 @@ pub struct Record {
     pub history: Vec<Past>,
     /// See [`Superblock::base`].
     pub base: u64,
+    /// See [`Superblock::stamp`].
+    pub stamp: u64,
+    /// See [`Superblock::met`].
+    pub met: Option<Met>,
     /// The run of the partner with which this run has served the present configuration.
     pub with: Option<Incarnation>,
 }
@@ -72,6 +76,8 @@ impl Record {
             prepared: superblock.prepared,
             history: superblock.history.clone(),
             base: superblock.base,
+            stamp: superblock.stamp,
+            met: superblock.met,
             with: None,
         }
     }
@@ -89,13 +95,28 @@ impl Record {
             || self.history.len() >= HISTORY_LEN && self.history[0].lineage.epoch > theirs.epoch
     }
 
+    /// Whether this is an older clone of the copy that the other side has served with: a disk that
+    /// was put back from a snapshot. What was written since is marked nowhere.
+    #[must_use]
+    pub fn is_older_than_met(&self, other: &Self) -> bool {
+        let Some(met) = other.met else { return false };
+        let prepared = self.prepared.map(|it| it.lineage());
+        let stamp = match () {
+            () if self.configuration.lineage() == met.lineage => self.stamp,
+            // It has long since adopted that.
+            () if prepared == Some(met.lineage) => 0,
+            () => return false,
+        };
+        stamp < met.stamp
+    }
+
     /// Whether this copy holds every write acknowledged under `truth`.
-    fn eligible(&self, truth: &Configuration) -> bool {
+    fn eligible(&self, other: &Self, truth: &Configuration) -> bool {
         let adopted = self.configuration.lineage() == truth.lineage() && !self.inconsistent;
         let prepared = self
             .prepared
             .is_some_and(|it| it.lineage() == truth.lineage());
-        let sound = !self.disk_failed && !self.split_brain;
+        let sound = !self.disk_failed && !self.split_brain && !self.is_older_than_met(other);
         truth.members.contains(self.node) && sound && (adopted || prepared)
     }
 }
@@ -288,7 +309,7 @@ fn plan(
             }
         },
     };
-    match (a.eligible(&truth), b.eligible(&truth)) {
+    match (a.eligible(b, &truth), b.eligible(a, &truth)) {
         (false, false) => {
             rows.note(Row::NobodyEligible);
             Plan::Unavailable { truth }
@@ -350,7 +371,7 @@ fn split(a: &Record, b: &Record) -> Option<Plan> {
     // Since they parted both have marked what they wrote.
     let copy = match () {
         () if to.disk_failed => Copy::Never,
-        () if to.base == from.base && !to.blank => Copy::Marked,
+        () if to.base == from.base && !to.blank && !to.is_older_than_met(from) => Copy::Marked,
         () => Copy::Everything,
     };
     Some(Plan::Source {
@@ -411,6 +432,7 @@ fn source(from: &Record, to: &Record, truth: &Configuration) -> Plan {
     let copy = if to.disk_failed {
         Copy::Never
     } else if !to.blank
+        && !to.is_older_than_met(from)
         && (known(to.configuration.lineage()) || to.prepared.is_some_and(|it| known(it.lineage())))
     {
         Copy::Marked

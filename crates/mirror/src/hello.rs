@@ -10,7 +10,7 @@ use zerocopy::network_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Version of the protocol between partners; both must speak the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 80;
 /// Bytes of a proof.
@@ -548,7 +548,7 @@ mod tests {
         assert_eq!(a.received(&other), Err(HelloError::OtherVersion(9)));
         let text = |version| alloc::format!("{}", HelloError::OtherVersion(version));
         assert!(
-            text(VERSION + 1).contains("version 3, this node 2: upgrade Lockstep on this node")
+            text(VERSION + 1).contains("version 4, this node 3: upgrade Lockstep on this node")
         );
         assert!(text(VERSION - 1).contains("upgrade Lockstep on the peer's machine"));
         for bit in 80..HELLO_LEN * 8 {

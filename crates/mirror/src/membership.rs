@@ -12,7 +12,7 @@
 use crate::control::{Configuration, Incarnation, Time, ToVolume, WitnessId};
 use crate::decide::Rows;
 use crate::register::Ballot;
-use crate::superblock::{Found, Lineage, Superblock};
+use crate::superblock::{Found, Lineage, Met, Superblock};
 use alloc::string::String;
 use refusal::refusal;
 use report::Report;
@@ -105,6 +105,10 @@ pub struct Membership {
     rate: Rate,
     eject: Option<(Eject, Time)>,
     ejections: u32,
+    /// How far the partner's copy has come, as it last said when both served.
+    seen: Option<Met>,
+    /// When this copy last said so.
+    stamped: Time,
     /// By which rows of the table plans were made.
     rows: Rows,
     slow: slow::Slow,
@@ -197,6 +201,8 @@ impl Membership {
             rate: Rate::default(),
             eject: None,
             ejections: 0,
+            seen: None,
+            stamped: Time::ZERO,
             rows: Rows::default(),
             slow: slow::Slow::default(),
             round: None,

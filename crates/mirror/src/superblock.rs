@@ -55,6 +55,15 @@ pub struct Past {
     pub unilateral: bool,
 }
 
+/// How far the other node's copy had come when both served a configuration together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Met {
+    /// That configuration.
+    pub lineage: Lineage,
+    /// See [`Superblock::stamp`], the other copy's.
+    pub stamp: u64,
+}
+
 /// The contents of a superblock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Superblock {
@@ -88,6 +97,11 @@ pub struct Superblock {
     pub base: u64,
     /// While a resync target: the source's configuration.
     pub source: Option<Lineage>,
+    /// How often it was written anew while both served the present configuration: an older clone of
+    /// this disk has a lower one.
+    pub stamp: u64,
+    /// What is known of the partner's stamp.
+    pub met: Option<Met>,
     /// Counts the writes of this superblock.
     pub counter: u64,
 }
@@ -120,6 +134,7 @@ const fn other_release(theirs: u16) -> &'static str {
 }
 
 /// What the two slots say.
+#[expect(clippy::large_enum_variant, reason = "there is one of a volume")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Nothing was ever written: a new or replaced replica.
@@ -175,7 +190,11 @@ struct Slot {
     source_epoch: U64,
     source_generation: U128,
     history: [RawPast; HISTORY_LEN],
-    reserved_2: [u8; 1892],
+    stamp: U64,
+    met_stamp: U64,
+    met_epoch: U64,
+    met_generation: U128,
+    reserved_2: [u8; 1852],
     crc: U32,
 }
 const _: () = assert!(size_of::<Slot>() == SLOT_LEN);
@@ -268,6 +287,8 @@ impl Superblock {
             history: Vec::new(),
             base: 0,
             source: None,
+            stamp: 0,
+            met: None,
             counter: 0,
         }
     }
@@ -281,6 +302,9 @@ impl Superblock {
             self.remember(prepared);
         }
         self.remember(configuration);
+        if self.configuration.lineage() != configuration.lineage() {
+            self.stamp = 0;
+        }
         self.configuration = configuration;
         self.prepared = None;
         self.source = None;
@@ -343,6 +367,12 @@ impl Superblock {
         slot.block_size = self.block_size.into();
         slot.counter = self.counter.into();
         slot.base = self.base.into();
+        slot.stamp = self.stamp.into();
+        if let Some(met) = self.met {
+            slot.met_stamp = met.stamp.into();
+            slot.met_epoch = met.lineage.epoch.into();
+            slot.met_generation = met.lineage.generation.into();
+        }
         slot.configuration = self.configuration.into();
         slot.prepared = RawConfiguration::of(self.prepared);
         if let Some(source) = self.source {
@@ -379,6 +409,13 @@ impl Superblock {
         let used = usize::try_from(slot.history_len.get())
             .unwrap_or(HISTORY_LEN)
             .min(HISTORY_LEN);
+        let met = Met {
+            lineage: Lineage {
+                epoch: slot.met_epoch.get(),
+                generation: slot.met_generation.get(),
+            },
+            stamp: slot.met_stamp.get(),
+        };
         let source = Lineage {
             epoch: slot.source_epoch.get(),
             generation: slot.source_generation.get(),
@@ -398,6 +435,8 @@ impl Superblock {
             history: slot.history[..used].iter().map(Past::from).collect(),
             base: slot.base.get(),
             source: (source.epoch != 0).then_some(source),
+            stamp: slot.stamp.get(),
+            met: (met.lineage.epoch != 0).then_some(met),
             counter: slot.counter.get(),
         })
     }
@@ -430,6 +469,7 @@ impl Superblock {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "there are two of a volume")]
 /// What one slot holds.
 enum Read {
     Zero,

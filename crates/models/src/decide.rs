@@ -7,7 +7,7 @@
 
 use lockstep_mirror::control::{Configuration, Incarnation, Members, NodeId, VolumeId};
 use lockstep_mirror::decide::{Copy, Plan, Record, decide_preferring};
-use lockstep_mirror::superblock::{Lineage, Past, Superblock};
+use lockstep_mirror::superblock::{Lineage, Met, Past, Superblock};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub type Decide = fn(&Record, &Record, Option<Configuration>, Option<NodeId>) ->
 /// How many combinations.
 #[derive(Clone, Copy, Debug)]
 pub struct Space {
-    /// Of the eight flags of a record, so many are set at once at most.
+    /// Of the nine flags of a record, so many are set at once at most.
     pub flags: u32,
     /// Also every preference of a side that has not stepped down.
     pub preferences: bool,
@@ -96,8 +96,8 @@ const LINES: [(&[Configuration], u64); 10] = [
 ];
 const OPEN: [Option<Configuration>; 4] = [None, Some(A_ALONE), Some(B_ALONE), Some(AGAIN)];
 /// Inconsistent, failed, crashed, wrote, told to create, served with the other one's present run,
-/// split brain, kept.
-const FLAGS: u32 = 8;
+/// split brain, kept, has met a newer copy of the other one.
+const FLAGS: u32 = 9;
 
 fn records(node: NodeId, space: Space) -> Vec<Record> {
     let mut all = Vec::new();
@@ -140,9 +140,15 @@ fn record(
     it.with = flag(5).then_some(Incarnation(u64::from(3 - node.0)));
     it.split_brain = flag(6);
     it.keep = flag(7);
+    let together = line.iter().rev().find(|it| it.members.count() == 2);
+    it.met = together.filter(|_| flag(8)).map(|it| Met {
+        lineage: it.lineage(),
+        stamp: 1,
+    });
     let contradicts = it.wrote && !it.configuration.unilateral
         || it.create && !line.is_empty()
         || it.keep && !it.split_brain
+        || flag(8) && it.met.is_none()
         || it.blank && (it.inconsistent || it.split_brain || it.crashed);
     (!contradicts).then_some(it)
 }
@@ -253,14 +259,15 @@ fn wrong(
             Some("a volume is created without both being told so")
         }
         Plan::Create { .. } | Plan::SplitBrain => None,
-        Plan::Unavailable { .. } => [a, b]
+        Plan::Unavailable { .. } => [(a, b), (b, a)]
             .into_iter()
-            .any(|it| fit(it) && Some(it.configuration) == register && only_line(it, a, b))
+            .filter(|(it, other)| !is_older(it, other))
+            .any(|(it, _)| fit(it) && Some(it.configuration) == register && only_line(it, a, b))
             .then_some("a copy under the register's own configuration is passed over"),
         Plan::Resume => {
             let same = a.configuration.lineage() == b.configuration.lineage();
             let together = a.with == Some(b.incarnation) && b.with == Some(a.incarnation);
-            (!same || !together || !fit(a) || !fit(b))
+            (!same || !together || !fit(a) || !fit(b) || is_older(a, b) || is_older(b, a))
                 .then_some("two copies resume that may differ")
         }
         Plan::Source { node, copy } => {
@@ -271,6 +278,15 @@ fn wrong(
             })
         }
     }
+}
+
+/// The other one has met a newer state of this copy.
+fn is_older(it: &Record, other: &Record) -> bool {
+    let lives = |met: &Met| {
+        let prepared = it.prepared.map(|it| it.lineage());
+        it.configuration.lineage() == met.lineage || prepared == Some(met.lineage)
+    };
+    other.met.as_ref().is_some_and(lives)
 }
 
 fn fit(it: &Record) -> bool {
@@ -294,6 +310,12 @@ fn resolved(from: &Record, to: &Record) -> bool {
 fn source_wrong(from: &Record, to: &Record, copy: Copy, split: bool) -> Option<&'static str> {
     if from.disk_failed {
         return Some("a failed disk is the source");
+    }
+    if is_older(from, to) && !split {
+        return Some("an older clone is the source");
+    }
+    if is_older(to, from) && copy == Copy::Marked {
+        return Some("of an older clone only what is marked is compared");
     }
     if from.blank {
         return Some("a blank copy is the source");

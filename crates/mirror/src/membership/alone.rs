@@ -81,13 +81,17 @@ impl Membership {
                     partner_incarnation: partner,
                     everything,
                 }));
-                let what = if everything {
-                    "everything"
-                } else {
-                    "what is marked"
+                let older = view.record.is_older_than_met(&self.record());
+                let (severity, what) = match () {
+                    () if older => (
+                        Severity::Warning,
+                        "its disk is older than what it last reported, as after a snapshot that was put back: everything",
+                    ),
+                    () if everything => (Severity::Info, "everything"),
+                    () => (Severity::Info, "what is marked"),
                 };
                 turn.event(
-                    Severity::Info,
+                    severity,
                     format!(
                         "resynchronising node {}: {what} is compared",
                         view.record.node.0

@@ -21,6 +21,9 @@ impl Membership {
         if next == self.durable {
             return true;
         }
+        if let Some(seen) = self.seen {
+            next.met = Some(seen);
+        }
         next.counter += 1;
         let (slot, bytes) = next.encode();
         turn.out.push(Output::WriteSuperblock { slot, bytes });

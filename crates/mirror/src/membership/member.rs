@@ -3,12 +3,17 @@
 use super::report::Report;
 use super::{Contact, Eject, Membership, Output, Role, Severity, Sync, Turn, Why};
 use crate::control::{Incarnation, Time, ToVolume};
+use crate::superblock::Met;
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 
 /// An ejection that the partner has not answered for this long is given up, and the two go on.
 const EJECT_FOR: Duration = Duration::from_secs(10);
+
+/// Two nodes that serve together say so often how far they have come. Both stamps and the partner's
+/// word are known durably within twice that, well before an idle region's intent is taken back.
+const STAMP_EVERY: Duration = Duration::from_secs(10);
 
 impl Membership {
     /// An operation waits for the partner for too long.
@@ -59,6 +64,7 @@ impl Membership {
             format!("{text} (epoch {})", configuration.epoch),
         );
         self.with = Some(partner);
+        self.stamped = turn.now;
         self.settle(Role::Member);
         true
     }
@@ -114,13 +120,36 @@ impl Membership {
                 "no data channel to the partner, although it is heard"
             }
             (None, Some((Eject::Witness, _))) => "the witness is changed",
-            (None, None) => return false,
+            (None, None) => {
+                self.stamp(turn);
+                return false;
+            }
         };
         turn.event(Severity::Warning, format!("suspended: {reason}"));
         self.role = Role::Idle;
         self.why = Why::Deciding;
         self.suspended(turn);
         true
+    }
+
+    /// Says durably, from time to time, that this copy has come so far, and how far the partner's
+    /// had. ▲ A disk that is put back from a snapshot of this very configuration has a lower stamp
+    /// than the other node remembers: what was written since is marked nowhere, for both had it. What
+    /// was written since the last stamp lies in regions whose intents are still set.
+    fn stamp(&mut self, turn: &mut Turn<'_>) {
+        let mine = self.durable.configuration.lineage();
+        let view = self.current_view();
+        self.seen = view
+            .filter(|it| it.record.configuration.lineage() == mine)
+            .map(|it| Met {
+                lineage: mine,
+                stamp: it.record.stamp,
+            })
+            .or(self.seen);
+        if turn.now >= self.stamped + STAMP_EVERY && self.writing.is_none() {
+            self.stamped = turn.now;
+            self.persist(turn, |it| it.stamp += 1);
+        }
     }
 
     /// The partner's acceptor holds a newer value without this node, of a round begun while the
