@@ -1,5 +1,6 @@
 //! Volumes: what is asked for, and what is.
 
+use crate::forced::Forced;
 use crate::quantity::Size;
 use crate::resync::{Pace, Priority};
 use crate::verify::Verify;
@@ -168,6 +169,10 @@ pub struct Volume {
     pub members: Vec<u8>,
     /// Number of the node that orders its operations; 0: none yet.
     pub owner: u8,
+    /// An operator's decision under which acknowledged writes may have been lost; until both copies
+    /// are equal again.
+    #[serde(default)]
+    pub forced: Option<Forced>,
     /// Bytes that the partner's copy lacks (or may lack).
     pub dirty: u64,
     /// What the partner says of its own copy in the same way; absent: it is not heard.

@@ -6,6 +6,7 @@ mod actions;
 mod answers;
 mod deletion;
 mod facts;
+mod forced;
 mod frames;
 mod lane;
 pub(crate) mod links;
@@ -92,6 +93,7 @@ pub(crate) enum Written {
     Acceptor,
     Config,
     Maintenance,
+    Forced,
 }
 
 /// A copy on this node, with what is needed to write its superblock.
@@ -172,6 +174,7 @@ pub(crate) struct Control {
     /// Since when the partner is there.
     partner_since: Option<Instant>,
     schedule: verify::Schedule,
+    notes: forced::Notes,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -300,6 +303,7 @@ impl Control {
             entry_due: now,
             partner_since: None,
             schedule: verify::Schedule::default(),
+            notes: forced::Notes::read(&state)?,
             stopped: false,
             stopping: false,
             failure: None,
@@ -360,6 +364,7 @@ impl Control {
             self.order(ToShard::Sessions);
             self.retry_copies(now);
             self.verify_by_schedule(now);
+            self.forget_forced();
         }
         if now >= self.entry_due {
             self.enter_myself(now);

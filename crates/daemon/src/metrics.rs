@@ -1,6 +1,7 @@
 //! The Prometheus text, made afresh for each scrape from what the shard counts and what the
 //! status says. Labels are names from the configuration, never names that a stranger chose.
 
+use lockstep_api::node::MaintenanceState;
 use lockstep_api::status::{Level, PathStatus, Status};
 use lockstep_api::volume::Volume;
 use lockstep_engine::counters::{Counters, LATENCY_BOUNDS_US, Latencies, VolumeCounters};
@@ -53,6 +54,11 @@ fn node(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
         Level::Degraded => 1.0,
         Level::Critical => 2.0,
     };
+    let maintenance = match status.maintenance {
+        MaintenanceState::Off => 0.0,
+        MaintenanceState::Entering => 1.0,
+        MaintenanceState::On => 2.0,
+    };
     vec![
         gauge(
             "lockstep_info",
@@ -68,6 +74,11 @@ fn node(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             "lockstep_uptime_seconds",
             "Since the daemon started.",
             vec![(&[], float(status.uptime_s))],
+        ),
+        gauge(
+            "lockstep_node_maintenance",
+            "0 serves as ever, 1 hands its volumes over, 2 in maintenance.",
+            vec![(&[], maintenance)],
         ),
         gauge(
             "lockstep_pool_generation",
@@ -255,6 +266,11 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
             "lockstep_volume_dirty_bytes",
             "What the partner's copy may lack.",
             each(|v| float(v.dirty)),
+        ),
+        family(
+            "lockstep_volume_forced",
+            "Whether an operator's decision is in force under which writes may have been lost.",
+            each(|v| truth(v.forced.is_some())),
         ),
         family(
             "lockstep_volume_resync_done_bytes",

@@ -310,6 +310,7 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         ("dirty", Size(volume.dirty).rounded()),
         ("sessions", volume.sessions.to_string()),
     ];
+    rows.extend(volume.forced.as_ref().map(|it| ("forced", it.sentence())));
     rows.extend(volume.resync.map(|p| ("resync", resync(volume, &p))));
     rows.extend(volume.pace.as_ref().map(|it| ("because", pace(it))));
     if volume.resync_restarts > 0 {

@@ -13,6 +13,15 @@ pub(crate) fn judge(status: &mut Status, edited: bool, general: Vec<Concern>) {
     concerns.extend(maintenance(status.maintenance));
     concerns.extend(general);
     for volume in &status.volumes {
+        concerns.extend(volume.forced.as_ref().map(|it| {
+            concern(
+                Level::Degraded,
+                format!("volume {}", volume.name),
+                it.sentence(),
+                "look at what uses it (file systems, databases); this is shown until both copies \
+                are equal again",
+            )
+        }));
         concerns.extend(match (status.maintenance, volume.state.as_str()) {
             (MaintenanceState::Off, _) => of_volume(volume, &status.partner),
             // That it is not served here is meant, and said above.
@@ -327,6 +336,21 @@ mod tests {
             ..partner
         };
         assert!(level(vec![], gone).concerns[0].why.contains("secret"));
+    }
+
+    #[test]
+    fn what_was_forced_stays_a_concern_beside_the_state() {
+        let forced = Volume {
+            forced: Some(lockstep_api::forced::Forced {
+                by: 1,
+                kept: 1,
+                ..lockstep_api::forced::Forced::default()
+            }),
+            ..volume("resyncing")
+        };
+        let concerns = level(vec![forced], well()).concerns;
+        assert_eq!(concerns.len(), 2, "{concerns:?}");
+        assert!(concerns.iter().any(|it| it.why.contains("by force since")));
     }
 
     #[test]

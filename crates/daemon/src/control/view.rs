@@ -99,6 +99,7 @@ pub(crate) fn volume(
         epoch: known.epoch,
         members: known.members.clone(),
         owner: known.owner,
+        forced: None,
         dirty,
         partner_dirty: known.partner_dirty,
         resync: resync.filter(|copy| copy.total > 0),

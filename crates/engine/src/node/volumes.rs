@@ -310,6 +310,9 @@ impl Node {
                         bytes,
                     });
                 }
+                Output::Forced(forced) => {
+                    turn.out.push(NodeAction::Forced { volume: id, forced });
+                }
                 Output::Event { severity, text } => turn.event(severity, Some(id), text),
             }
         }
