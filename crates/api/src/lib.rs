@@ -5,6 +5,7 @@
 pub mod client;
 pub mod error;
 pub mod forced;
+pub mod health;
 pub mod node;
 pub mod pool;
 pub mod quantity;

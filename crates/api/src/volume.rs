@@ -1,6 +1,7 @@
 //! Volumes: what is asked for, and what is.
 
 use crate::forced::Forced;
+use crate::health::{Damage, SlowPart};
 use crate::quantity::Size;
 use crate::resync::{Pace, Priority};
 use crate::verify::Verify;
@@ -199,6 +200,16 @@ pub struct Volume {
     /// Times that blocks of this node's copy were rewritten from the other one.
     #[serde(default)]
     pub repaired: u64,
+    /// Reads that no copy could answer: initiators were told MEDIUM ERROR.
+    #[serde(default)]
+    pub unreadable_lost: u64,
+    /// The newest places of this node's copy that were found damaged since its daemon started, at
+    /// most 8, newest first.
+    #[serde(default)]
+    pub damage: Vec<Damage>,
+    /// Parts that are far slower than usual.
+    #[serde(default)]
+    pub slow: Vec<SlowPart>,
     /// Bytes that this node compared with the partner's copy in resyncs since its daemon started.
     #[serde(default)]
     pub resync_compared: u64,

@@ -4,6 +4,7 @@
 
 mod actions;
 mod answers;
+mod damage;
 mod deletion;
 mod facts;
 mod forced;
@@ -175,6 +176,7 @@ pub(crate) struct Control {
     partner_since: Option<Instant>,
     schedule: verify::Schedule,
     notes: forced::Notes,
+    places: damage::Places,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -304,6 +306,7 @@ impl Control {
             partner_since: None,
             schedule: verify::Schedule::default(),
             notes: forced::Notes::read(&state)?,
+            places: damage::Places::default(),
             stopped: false,
             stopping: false,
             failure: None,
@@ -448,6 +451,9 @@ impl Control {
                     FromShard::Volume(id, FromVolume::Verified(found)) => Some((*id, *found)),
                     _ => None,
                 };
+                if let FromShard::Volume(id, word) = &report {
+                    self.places.note(*id, word, forced::since_1970());
+                }
                 self.tell(NodeEvent::Shard(report));
                 if let Some((id, found)) = verified {
                     self.verified(id, &found);

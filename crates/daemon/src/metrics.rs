@@ -241,6 +241,15 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
             )
         })
     });
+    let slow = volumes.iter().flat_map(|volume| {
+        ["write", "flush", "partner", "partner-flush"].map(|part| {
+            let is_slow = volume.slow.iter().any(|it| it.part == part);
+            (
+                vec![("volume", volume.name.as_str()), ("part", part)],
+                truth(is_slow),
+            )
+        })
+    });
     vec![
         family(
             "lockstep_volume_size_bytes",
@@ -301,6 +310,11 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
             "lockstep_volume_resync_latency_seconds",
             "95th percentile of reads and writes while the resync runs; 0: none runs, or not known.",
             each(|v| v.pace.as_ref().map_or(0.0, |p| float(p.under_way_us) / 1e6)),
+        ),
+        family(
+            "lockstep_volume_slow",
+            "Whether a part is ten times slower than usual since half a minute.",
+            slow.collect(),
         ),
         family(
             "lockstep_volume_sessions",
@@ -397,6 +411,11 @@ fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             "lockstep_volume_repaired_total",
             "Times that blocks of this node's copy were rewritten from the partner's.",
             |_, c| c.repaired,
+        ),
+        total(
+            "lockstep_volume_unreadable_lost_total",
+            "Reads that no copy could answer.",
+            |_, c| c.unreadable_lost,
         ),
         total(
             "lockstep_volume_verify_compared_bytes_total",

@@ -377,6 +377,10 @@ impl Control {
             );
             Volume {
                 forced: self.notes.of(id).cloned(),
+                damage: self.places.of(id, volume.block_size),
+                slow: path.map_or_else(Vec::new, |(_, _, status)| {
+                    facts::slow(&status.slow, boot_time())
+                }),
                 ..view
             }
         };

@@ -16,6 +16,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// In the state directory; one note a volume at most.
 pub(super) const FORCED_FILE: &str = "forced.json";
 
+/// Seconds of the wall clock, for people.
+pub(super) fn since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |it| it.as_secs())
+}
+
 /// The notes of this node, by the volume's UUID.
 #[derive(Debug, Default)]
 pub(super) struct Notes(BTreeMap<String, Forced>);
@@ -44,8 +50,7 @@ impl Control {
     /// A decision is in force here from now on.
     pub(super) fn note_forced(&mut self, id: VolumeId, forced: node_interface::Forced) {
         let me = self.config.node.number;
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
-        let at = since_1970.map_or(0, |it| it.as_secs());
+        let at = since_1970();
         let note = match forced {
             node_interface::Forced::Activated { corrupt } => Forced {
                 decision: Decision::ForceActivate,

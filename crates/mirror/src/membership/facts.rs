@@ -118,6 +118,7 @@ impl Membership {
             | FromVolume::Repaired { .. }
             | FromVolume::Differs { .. }
             | FromVolume::Verified(_)
+            | FromVolume::Slow { .. }
             | FromVolume::ResyncRestarted => {}
         }
     }
