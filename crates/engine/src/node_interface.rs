@@ -9,7 +9,7 @@ use core::time::Duration;
 use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId, WitnessId};
 use lockstep_mirror::control_frame::PoolVersion;
 use lockstep_mirror::lease::Timing;
-pub use lockstep_mirror::membership::status::{Standing, VolumeStatus};
+pub use lockstep_mirror::membership::status::{Standing, State, VolumeStatus};
 pub use lockstep_mirror::membership::{Forced, Severity};
 
 /// One control connection to the partner, named by the driver; never reused in a run.

@@ -10,6 +10,7 @@
 //! ```
 
 use crate::control::{Configuration, Incarnation, Time, ToVolume, WitnessId};
+use crate::decide::Rows;
 use crate::register::Ballot;
 use crate::superblock::{Found, Lineage, Superblock};
 use alloc::string::String;
@@ -106,6 +107,8 @@ pub struct Membership {
     rate: Rate,
     eject: Option<(Eject, Time)>,
     ejections: u32,
+    /// By which rows of the table plans were made.
+    rows: Rows,
     slow: slow::Slow,
     round: Option<Round>,
     /// The configuration that this node is about to propose or to take.
@@ -197,6 +200,7 @@ impl Membership {
             rate: Rate::default(),
             eject: None,
             ejections: 0,
+            rows: Rows::default(),
             slow: slow::Slow::default(),
             round: None,
             candidate: None,

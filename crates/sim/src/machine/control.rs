@@ -271,6 +271,11 @@ impl Machine {
         {
             return self.leave(ctx);
         }
+        if let Some(process) = &mut self.process
+            && let Some(state) = process.control.node.state(VOLUME)
+        {
+            process.states.note(ctx, state);
+        }
         self.arm_node(ctx);
     }
 
