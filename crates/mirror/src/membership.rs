@@ -44,7 +44,7 @@ mod votes;
 pub use ended::{Certified, Left};
 pub use force::ForceRefusal;
 pub use maintenance::Maintenance;
-pub use terms::{Asks, Contact, Output, Settings, Severity, Turn, Why};
+pub use terms::{Asks, Contact, Forced, Output, Settings, Severity, Turn, Why};
 
 /// The control side of one volume on one node.
 #[derive(Clone, Debug)]
@@ -67,6 +67,8 @@ pub struct Membership {
     give_up: bool,
     /// A person decided that this copy is to be served whatever the partner holds.
     force: Option<force::Force>,
+    /// Such a decision has come into force, and was not told yet.
+    forced: Option<Forced>,
     maintenance: Maintenance,
     role: Role,
     path: Path,
@@ -163,6 +165,7 @@ impl Membership {
             keep: false,
             give_up: false,
             force: None,
+            forced: None,
             maintenance: Maintenance::Off,
             path: if refused.is_some() {
                 Path::Failed
@@ -245,6 +248,7 @@ impl Membership {
             }
         }
         self.look_at_proxy(turn);
+        turn.out.extend(self.forced.take().map(Output::Forced));
     }
 
     /// One thing; whether there may be more to do.

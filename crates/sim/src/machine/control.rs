@@ -406,6 +406,7 @@ impl Machine {
             }
             // Nothing is deleted here.
             NodeAction::FindInitiators { .. } | NodeAction::PartnerInitiators { .. } => {}
+            NodeAction::Forced { .. } => ctx.count("operators' decisions in force"),
             NodeAction::Portals { open } => {
                 ctx.trace(self.host, || {
                     if open {
