@@ -131,6 +131,29 @@ impl Disk {
         *self = Self::default();
     }
 
+    /// What is durable.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        let mut copy = Self {
+            pages: self.pages.clone(),
+            ..Self::default()
+        };
+        for (sector, versions) in &self.versions {
+            copy.put(*sector, &versions[0].1);
+        }
+        copy
+    }
+
+    /// The file is what it was then.
+    pub fn put_back(&mut self, before: Self) {
+        let pages = self.pages.len().max(before.pages.len());
+        *self = Self {
+            changed: (0..pages).collect(),
+            written: self.written,
+            ..before
+        };
+    }
+
     /// Sectors with contents that a power cut might take.
     #[must_use]
     pub fn unflushed(&self) -> usize {

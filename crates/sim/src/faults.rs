@@ -67,6 +67,10 @@ pub enum Fault {
     FailDisk(usize),
     /// It is replaced by an empty one, and the daemon started anew.
     ReplaceDisk(usize),
+    /// A snapshot is taken of what is durable on a node's disk.
+    Snapshot(usize),
+    /// It is put back, while the daemon does not run.
+    PutBack(usize),
     /// Some sectors of a node's disk cannot be read any more, until they are written.
     Unreadable(usize),
     /// What a node's disks are asked to read they do not answer for some milliseconds.
@@ -142,6 +146,7 @@ enum Kind {
     Reset,
     SlowDisks,
     FailedDisk,
+    OldDisk,
     HangReads,
     Unreadable,
     Losses,
@@ -149,7 +154,7 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 27] = [
+const KINDS: [Kind; 28] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
@@ -173,6 +178,7 @@ const KINDS: [Kind; 27] = [
     Kind::Reset,
     Kind::SlowDisks,
     Kind::FailedDisk,
+    Kind::OldDisk,
     Kind::HangReads,
     Kind::Unreadable,
     Kind::Losses,
@@ -422,6 +428,16 @@ impl Plan {
                 (soon, Fault::FailDisk(node)),
                 (long + prng.millis(3000, 12_000), Fault::ReplaceDisk(node)),
             ],
+            Kind::OldDisk if now.together && !now.replaced => {
+                let used = prng.millis(100, 25_000);
+                let back = used + long;
+                vec![
+                    (soon, Fault::Snapshot(node)),
+                    (used, down(node)),
+                    (back, Fault::PutBack(node)),
+                    (back + prng.millis(10, 2000), Fault::Start(node)),
+                ]
+            }
             Kind::Unreadable => vec![(soon, Fault::Unreadable(node))],
             Kind::HangReads => {
                 // The longer ones are for the watchdog of a resync: it should be at one.
@@ -494,6 +510,8 @@ impl Fault {
             Self::SlowDisks(_) => "disks slow",
             Self::FailDisk(_) => "disks failed",
             Self::ReplaceDisk(_) => "disks replaced",
+            Self::Snapshot(_) => "snapshots of disks",
+            Self::PutBack(_) => "older disks put back",
             Self::Unreadable(_) => "sectors become unreadable",
             Self::HangReads(..) => "disks that hang",
             Self::Losses => "links lossy",

@@ -111,6 +111,8 @@ pub struct Machine {
     pub clock: Clock,
     /// Each volume's files.
     pub volumes: BTreeMap<u128, Files>,
+    /// What was durable on them once.
+    pub earlier: BTreeMap<u128, Files>,
     /// What the control plane keeps.
     pub stores: NodeStores,
     /// The links over which its data channels go, in the order of their addresses.
@@ -292,6 +294,33 @@ impl Machine {
         for files in self.volumes.values_mut() {
             files.image.replace();
             files.meta.replace();
+        }
+    }
+
+    /// Remembers what is durable on its disk.
+    pub fn snapshot(&mut self) {
+        let files = self.volumes.iter();
+        let durable = |files: &Files| Files {
+            image: files.image.snapshot(),
+            meta: files.meta.snapshot(),
+        };
+        self.earlier = files.map(|(id, files)| (*id, durable(files))).collect();
+    }
+
+    /// Whether there is something to put back.
+    #[must_use]
+    pub fn has_snapshot(&self) -> bool {
+        !self.earlier.is_empty()
+    }
+
+    /// Puts back what was remembered.
+    pub fn put_back(&mut self) {
+        assert!(self.process.is_none(), "nobody uses it");
+        for (id, before) in core::mem::take(&mut self.earlier) {
+            if let Some(files) = self.volumes.get_mut(&id) {
+                files.image.put_back(before.image);
+                files.meta.put_back(before.meta);
+            }
         }
     }
 

@@ -111,6 +111,8 @@ pub struct World {
     last_power_cut: Option<Duration>,
     /// A disk failed and was replaced.
     replaced: bool,
+    /// A snapshot of a disk was put back, and both have not served together since.
+    older: bool,
     /// An operator decided for a copy, and the two have not come together since; at most until.
     deciding: Option<Duration>,
     /// The split that came of it was resolved.
@@ -188,6 +190,7 @@ impl World {
             host,
             clock: Clock::new(Duration::ZERO, shape.speeds[host]),
             volumes: BTreeMap::new(),
+            earlier: BTreeMap::new(),
             stores: NodeStores::new(&shape),
             sync_links: sync.clone(),
             connections: shape.connections,
@@ -222,6 +225,7 @@ impl World {
             rest: None,
             last_power_cut: None,
             replaced: false,
+            older: false,
             deciding: None,
             chosen: false,
             line_before: None,

@@ -18,8 +18,11 @@ impl World {
         self.differences_are_marked();
         self.inspect_majority();
         self.decide_between();
-        if self.isolated.is_none() && self.together() {
-            self.cut_off = None;
+        if self.together() {
+            self.older = false;
+            if self.isolated.is_none() {
+                self.cut_off = None;
+            }
         }
         match self.phase {
             Phase::Making if self.is_made() => self.begin_faults(),
@@ -122,8 +125,10 @@ impl World {
         let marks = [0, 1].map(|node| self.machines[node].marks(VOLUME, size));
         let mut still = BTreeSet::new();
         let mut unmarked = None;
-        // A node without a configuration of the volume says so, and everything is compared.
+        // A node without a configuration of the volume says so, and everything is compared, as
+        // with a snapshot that was put back.
         let blank = (0..2).any(|node| self.machines[node].is_blank(VOLUME)) && self.replaced;
+        let blank = blank || self.older;
         for sector in one.image.differences_in(&two.image, &self.differing) {
             still.insert(usize::try_from(sector / (4096 / SECTOR as u64)).expect("small"));
             let byte = sector * SECTOR as u64;

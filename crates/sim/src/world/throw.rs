@@ -82,6 +82,13 @@ impl World {
                     slow: 20,
                 };
             }
+            Fault::Snapshot(node) => self.machines[node].snapshot(),
+            Fault::PutBack(node) => {
+                self.machines[node].put_back();
+                self.replaced = true;
+                self.older = true;
+                self.last_power_cut = Some(self.ctx.now);
+            }
             Fault::Unreadable(node) => {
                 let sectors = self.shape.size / SECTOR as u64;
                 for _ in 0..self.chance.between(1, 40) {
@@ -217,6 +224,14 @@ impl World {
                 !calm && !self.replaced && met && !out && !self.other_is_needed(node)
             }
             Fault::ReplaceDisk(node) => self.machines[node].disk_fails,
+            Fault::Snapshot(node) => !calm && !self.replaced && self.machines[node].is_running(),
+            // The other one must hold everything, and be alone already.
+            Fault::PutBack(node) => {
+                let other = &self.machines[1 - node];
+                let holds = other.is_running() && other.watch.alone() && other.watch.confirmed;
+                let off = self.machines[node].process.is_none();
+                !calm && !self.replaced && off && holds && self.machines[node].has_snapshot()
+            }
             // A block that neither node can read is lost by design.
             Fault::Unreadable(node) => !calm && self.machines[1 - node].bad.is_empty(),
             Fault::CutPath(..)
@@ -243,7 +258,7 @@ impl World {
             }
             Fault::MendPath(..) => self.isolated.is_none(),
             Fault::Rejoin(_) => self.isolated.is_some(),
-            Fault::Force(node) => !calm && self.machines[node].is_running(),
+            Fault::Force(node) => !calm && !self.older && self.machines[node].is_running(),
             Fault::Enter(node) => !calm && self.machines[node].is_running(),
             Fault::Leave(node) => self.machines[node].is_out_of_service(),
             Fault::NormalLink(_)
