@@ -9,6 +9,7 @@
 use lockstep_api::quantity::Size;
 use lockstep_api::status::Level;
 use lockstep_api::volume::CreateVolume;
+use lockstep_initiator::core::command::Command;
 use lockstep_initiator::core::ledger::Ledger;
 use lockstep_initiator::core::multipath::Options;
 use lockstep_initiator::load::Load;
@@ -222,6 +223,42 @@ fn an_older_clone_of_a_disk_is_never_the_source() {
     pair.nodes[0].start();
     pair.wait_mirrored();
     content::assert_both_hold(&pair, &mut ledger);
+}
+
+/// Written through the first node, and on both disks.
+fn write_at(pair: &Pair, offset: u64, value: u8) {
+    let mut client = pair.login(0).unwrap();
+    let write = Command::write(LUN, offset / 512, 8, vec![value; 4096].into());
+    assert_eq!(client.run_past_attentions(&write).unwrap().status, 0);
+    client.logout().unwrap();
+}
+
+#[test]
+fn a_clone_of_the_same_run_is_compared_whole() {
+    const FAR: u64 = SIZE - (1 << 20);
+    let mut pair = Pair::with_volume("snapshot");
+    write_at(&pair, 0, 1);
+    // A snapshot of the disk of a node that runs.
+    std::thread::sleep(Duration::from_secs(1));
+    let files = [pair_image(&pair, 1), metadata(&pair, 1, VOLUME)];
+    let clones: Vec<Vec<u8>> = files.iter().map(|it| std::fs::read(it).unwrap()).collect();
+    // What is written now is marked nowhere once its region has been idle for 30 s; by then both
+    // have said several times how far they have come.
+    write_at(&pair, FAR, 2);
+    std::thread::sleep(Duration::from_secs(50));
+    pair.nodes[1].kill();
+    write_at(&pair, 0, 3);
+    for (path, bytes) in files.iter().zip(&clones) {
+        std::fs::write(path, bytes).unwrap();
+    }
+    pair.nodes[1].start();
+    pair.wait_mirrored();
+    let images = [0, 1].map(|node| pair.image(node));
+    let difference = verify::first_difference(&images[0], &images[1]).unwrap();
+    assert_eq!(difference, None, "the far block is on both again");
+    let events = pair.nodes[0].client().events(0).unwrap();
+    let named = |text: &str| text.contains("as after a snapshot that was put back");
+    assert!(events.iter().any(|it| named(&it.text)), "{events:#?}");
 }
 
 /// Without asking the node, which does not run.

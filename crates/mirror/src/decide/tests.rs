@@ -422,3 +422,54 @@ fn a_split_brain_on_record_is_paired_only_through_the_copy_that_was_kept() {
         }
     );
 }
+
+/// Both served under `both`; later one of them went on alone, or both crashed.
+#[test]
+fn an_older_clone_is_never_the_source_and_compared_whole() {
+    let both = configuration(1, 1, 3, A, false);
+    let alone = configuration(2, 2, 2, B, false);
+    let met = |stamp| {
+        Some(Met {
+            lineage: both.lineage(),
+            stamp,
+        })
+    };
+    for line in [vec![both], vec![both, alone]] {
+        for (stamp, older) in [(6, true), (7, false), (8, false)] {
+            let mut clone = record(A, &[both], 1);
+            clone.stamp = stamp;
+            let mut other = record(B, &line, 1);
+            (other.stamp, other.met) = (9, met(7));
+            let register = Some(other.configuration);
+            let plan = decide(&clone, &other, register);
+            assert_eq!(plan, decide(&other, &clone, register));
+            let (node, copy) = match (older, line.len()) {
+                (true, _) => (B, Copy::Everything),
+                // Both are whole; the owner is the source.
+                (false, 1) => (A, Copy::Marked),
+                (false, _) => (B, Copy::Marked),
+            };
+            assert_eq!(plan, Plan::Source { node, copy }, "{stamp}");
+        }
+    }
+    // A clone from between the join's record and its adoption.
+    let join = configuration(3, 3, 3, B, false);
+    let mut clone = record(A, &[both, alone], 1);
+    clone.prepared = Some(join);
+    let mut other = record(B, &[both, alone, join], 3);
+    for (stamp, copy) in [(0, Copy::Marked), (1, Copy::Everything)] {
+        other.met = Some(Met {
+            lineage: join.lineage(),
+            stamp,
+        });
+        let plan = decide(&clone, &other, Some(join));
+        assert_eq!(plan, Plan::Source { node: B, copy });
+    }
+    // Two clones, each older than what the other one has met: nobody holds everything.
+    let mut clones = [A, B].map(|node| record(node, &[both], 1));
+    for it in &mut clones {
+        (it.stamp, it.met) = (3, met(4));
+    }
+    let plan = decide(&clones[0], &clones[1], Some(both));
+    assert_eq!(plan, Plan::Unavailable { truth: both });
+}

@@ -189,3 +189,34 @@ fn a_replaced_disk_gets_everything() {
     world.run(ms(1000));
     assert_eq!(world.machines[0].disk.blocks, world.machines[1].disk.blocks);
 }
+
+/// A disk is put back from a snapshot of the very configuration in which it was lost, and nothing
+/// marks what was written since: both had it.
+#[test]
+fn an_older_clone_of_a_disk_is_found_by_its_stamp() {
+    let mut world = World::mirrored(61);
+    (world.machines[0].io, world.machines[1].io) = (true, true);
+    world.run(ms(12_000));
+    let machine = &world.machines[1];
+    let before = (machine.disk.clone(), machine.slots.clone());
+    let stamp = machine.superblock().stamp;
+    assert!(stamp >= 1, "once in ten seconds");
+    world.run(ms(40_000));
+    let stamps = [0, 1].map(|who| world.machines[who].superblock().stamp);
+    assert!(stamps.iter().all(|it| *it >= stamp + 3), "{stamps:?}");
+    world.crash(1);
+    // Intents of regions that nobody writes have gone long since.
+    for who in 0..2 {
+        world.machines[who].disk.intents = 0;
+    }
+    (world.machines[1].disk, world.machines[1].slots) = before;
+    world.machines[1].disk.intents = 0;
+    world.run(ms(5000));
+    world.boot(1);
+    world.run_until(ms(20_000), World::is_mirrored);
+    assert!(
+        world.said("as after a snapshot that was put back"),
+        "{}",
+        world.story()
+    );
+}
