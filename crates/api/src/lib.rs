@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod error;
+pub mod moment;
 pub mod node;
 pub mod pool;
 pub mod quantity;

@@ -129,6 +129,7 @@ impl Node {
             out: actions,
             touched: BTreeSet::new(),
         };
+        self.notice_time(turn);
         match event {
             NodeEvent::LinkUp { link, path } => self.link_up(turn, link, path),
             NodeEvent::WitnessUp { link } => self.witness_up(turn, link),
@@ -168,7 +169,9 @@ impl Node {
             NodeEvent::Portals { own, partner } => {
                 (self.settings.portals, self.settings.partner_portals) = (own, partner);
             }
-            NodeEvent::Stamp { oldest } => self.heart.stamp = oldest,
+            NodeEvent::Stamp { oldest, wall } => {
+                (self.heart.stamp, self.heart.wall) = (oldest, wall);
+            }
             NodeEvent::Shard(FromShard::Volume(volume, word)) => {
                 self.volume_said(turn, volume, &word)
             }

@@ -203,6 +203,9 @@ pub enum NodeEvent<'a> {
     Stamp {
         /// The oldest of all shards' stamps.
         oldest: Time,
+        /// Seconds since 1970 on this machine's wall clock; 0: not known. It is told to the
+        /// partner and shown to people; nothing is decided by it.
+        wall: u64,
     },
     /// A shard says something. Answers to `Sessions` and notes are not for Node.
     Shard(FromShard),
@@ -431,6 +434,9 @@ pub struct NodeStatus {
     pub partner_heard: Option<Duration>,
     /// Whether it counts as alive.
     pub partner_alive: bool,
+    /// The partner's wall clock as it was last said (seconds since 1970), and how long ago;
+    /// `None`: never, or it does not say.
+    pub partner_wall: Option<(u64, Duration)>,
     /// All links.
     pub links: Vec<LinkStatus>,
     /// Paths whose last established link ended, and how long ago.

@@ -212,6 +212,8 @@ pub enum OwnedNodeEvent {
     },
     Stamp {
         oldest: Time,
+        #[serde(default)]
+        wall: u64,
     },
     Shard(Box<crate::interface::FromShard>),
     Stop,
@@ -270,7 +272,10 @@ impl From<&NodeEvent<'_>> for OwnedNodeEvent {
                 own: *own,
                 partner: *partner,
             },
-            NodeEvent::Stamp { oldest } => Self::Stamp { oldest: *oldest },
+            NodeEvent::Stamp { oldest, wall } => Self::Stamp {
+                oldest: *oldest,
+                wall: *wall,
+            },
             NodeEvent::Shard(word) => Self::Shard(Box::new(word.clone())),
             NodeEvent::Stop => Self::Stop,
             NodeEvent::Operator(order) => Self::Operator(order.clone()),
@@ -327,7 +332,10 @@ impl OwnedNodeEvent {
                 own: *own,
                 partner: *partner,
             },
-            Self::Stamp { oldest } => NodeEvent::Stamp { oldest: *oldest },
+            Self::Stamp { oldest, wall } => NodeEvent::Stamp {
+                oldest: *oldest,
+                wall: *wall,
+            },
             Self::Shard(word) => NodeEvent::Shard((**word).clone()),
             Self::Stop => NodeEvent::Stop,
             Self::Operator(order) => NodeEvent::Operator(order.clone()),

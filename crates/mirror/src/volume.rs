@@ -173,6 +173,9 @@ pub struct Volume {
     attempts: u64,
     next_request: u64,
     tick_at: Option<Time>,
+    /// When this data path last did anything, and when that last came after more than a second.
+    turned: Time,
+    awake: Time,
     late_told: Time,
     counts: Counts,
     pace: pace::Pace,
@@ -233,6 +236,8 @@ impl Volume {
             attempts: 0,
             next_request: 1,
             tick_at: None,
+            turned: Time::ZERO,
+            awake: Time::ZERO,
             late_told: Time::ZERO,
             counts: Counts::default(),
             pace: pace::Pace::default(),
@@ -245,7 +250,7 @@ impl Volume {
 
     /// `Node` gives an order.
     pub fn order(&mut self, now: Time, order: ToVolume, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.obey(order, turn);
         self.pump(turn);
     }
@@ -274,7 +279,7 @@ impl Volume {
     ) {
         // A command shows that its initiator is there, as an answer to a ping does: a session that
         // began later was never pinged.
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.seen(turn);
         if matches!(operation, Operation::Write { .. }) {
             self.pace.entered(now, ticket);
@@ -293,7 +298,7 @@ impl Volume {
         at: u32,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.seen(turn);
         self.pace.entered(now, ticket);
         self.take_read(ticket, extent, buffer, at, turn);
@@ -302,7 +307,7 @@ impl Volume {
 
     /// An initiator's SYNCHRONIZE CACHE.
     pub fn flush(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.seen(turn);
         self.take_flush(ticket, turn);
         self.pump(turn);
@@ -311,7 +316,7 @@ impl Volume {
     /// Ends what has this ticket, if that is still possible. A `Complete` always follows (or came
     /// before): `Aborted` if it was never sequenced, else its real end.
     pub fn cancel(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.cancel_ticket(ticket, turn);
         self.pump(turn);
     }
@@ -324,7 +329,7 @@ impl Volume {
         result: Result<Value, IoError>,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         let Some(purpose) = self.ios.remove(&id.0) else {
             return;
         };
@@ -359,7 +364,7 @@ impl Volume {
         buffer: BufferId,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.buffer_came(request, buffer, turn);
         self.pump(turn);
     }
@@ -372,14 +377,14 @@ impl Volume {
         partner_incarnation: Incarnation,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.link_up(channel, partner_incarnation, turn);
         self.pump(turn);
     }
 
     /// A data connection is gone, with whatever was still on it.
     pub fn channel_down(&mut self, now: Time, channel: ChannelId, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.link_down(channel, turn);
         self.pump(turn);
     }
@@ -393,7 +398,7 @@ impl Volume {
         body: FrameBody,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.receive(channel, &fields, body, turn);
         self.pump(turn);
     }
@@ -407,7 +412,7 @@ impl Volume {
         fields: &Fields,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.receive_without_blocks(channel, fields, turn);
         self.pump(turn);
     }
@@ -422,7 +427,7 @@ impl Volume {
     /// has waited since the partner fell silent does not show that.
     pub fn initiator_seen(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
         if self.asked || self.suspended && !self.initiator_seen {
-            let turn = &mut Turn::new(now, out);
+            let turn = &mut self.turn(now, out);
             self.seen(turn);
             self.pump(turn);
         }
@@ -437,7 +442,7 @@ impl Volume {
 
     /// A deadline has passed, or nothing in particular.
     pub fn timer(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.look_around(turn);
         self.pump(turn);
     }

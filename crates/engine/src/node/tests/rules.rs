@@ -53,7 +53,7 @@ fn a_pause_is_not_taken_for_the_partners_silence() {
 #[test]
 fn no_answer_of_an_acceptor_leaves_before_its_file_is_durable() {
     let mut world = World::mirrored(53);
-    let now = world.now;
+    let now = world.clock(1);
     let node = world.machines[1].node.as_mut().unwrap();
     let sent = |actions: &[NodeAction]| {
         let sends = |it: &&NodeAction| matches!(it, NodeAction::LinkSend { .. });
@@ -81,6 +81,7 @@ fn no_answer_of_an_acceptor_leaves_before_its_file_is_durable() {
         now + ms(1100),
         NodeEvent::Stamp {
             oldest: now + ms(1100),
+            wall: 0,
         },
         &mut out,
     );
@@ -97,7 +98,7 @@ fn no_answer_of_an_acceptor_leaves_before_its_file_is_durable() {
 #[test]
 fn a_lease_counts_from_when_the_heartbeat_was_sent() {
     let mut world = World::mirrored(55);
-    let now = world.now;
+    let now = world.clock(0);
     let node = world.machines[0].node.as_mut().unwrap();
     let epoch = node.volumes[&VOLUME]
         .membership
