@@ -144,13 +144,22 @@ impl Node {
             }
             NodeEvent::LinkBytes { link, bytes } => self.link_bytes(turn, link, bytes),
             NodeEvent::VolumeReady(ready) => self.volume_ready(turn, *ready),
-            NodeEvent::VolumeUnavailable { volume, reason } => {
+            NodeEvent::VolumeUnavailable {
+                volume,
+                reason,
+                settings,
+            } => {
                 turn.event(
                     Severity::Error,
                     Some(volume),
                     alloc::format!("volume cannot be opened here: {reason}"),
                 );
-                self.unavailable.insert(volume, reason);
+                match settings {
+                    Some(settings) => self.without_copy(turn, *settings, reason),
+                    None => {
+                        self.unavailable.insert(volume, reason);
+                    }
+                }
             }
             NodeEvent::CloseVolume { volume } => self.close_volume(turn, volume),
             NodeEvent::VolumeGone { volume } => self.volume_gone(turn, volume),

@@ -141,6 +141,9 @@ pub enum NodeEvent<'a> {
         volume: VolumeId,
         /// Why, for a person.
         reason: String,
+        /// What it would be served by; `None`: not known. With a partner its initiators are then
+        /// served by that, through this node.
+        settings: Option<Box<VolumeSettings>>,
     },
     /// The copy here is to be let go for a while, in order: Node drains and detaches it, keeps its
     /// votes, and says [`NodeAction::VolumeClosed`].

@@ -177,6 +177,8 @@ pub enum OwnedNodeEvent {
     VolumeUnavailable {
         volume: VolumeId,
         reason: String,
+        #[serde(default)]
+        settings: Option<Box<crate::interface::VolumeSettings>>,
     },
     VolumeGone {
         volume: VolumeId,
@@ -240,9 +242,14 @@ impl From<&NodeEvent<'_>> for OwnedNodeEvent {
                 bytes: bytes.to_vec(),
             },
             NodeEvent::VolumeReady(ready) => Self::VolumeReady(ready.clone()),
-            NodeEvent::VolumeUnavailable { volume, reason } => Self::VolumeUnavailable {
+            NodeEvent::VolumeUnavailable {
+                volume,
+                reason,
+                settings,
+            } => Self::VolumeUnavailable {
                 volume: *volume,
                 reason: reason.clone(),
+                settings: settings.clone(),
             },
             NodeEvent::VolumeGone { volume } => Self::VolumeGone { volume: *volume },
             NodeEvent::CloseVolume { volume } => Self::CloseVolume { volume: *volume },
@@ -300,9 +307,14 @@ impl OwnedNodeEvent {
             Self::LinkDown { link } => NodeEvent::LinkDown { link: *link },
             Self::LinkBytes { link, bytes } => NodeEvent::LinkBytes { link: *link, bytes },
             Self::VolumeReady(ready) => NodeEvent::VolumeReady(ready.clone()),
-            Self::VolumeUnavailable { volume, reason } => NodeEvent::VolumeUnavailable {
+            Self::VolumeUnavailable {
+                volume,
+                reason,
+                settings,
+            } => NodeEvent::VolumeUnavailable {
                 volume: *volume,
                 reason: reason.clone(),
+                settings: settings.clone(),
             },
             Self::VolumeGone { volume } => NodeEvent::VolumeGone { volume: *volume },
             Self::CloseVolume { volume } => NodeEvent::CloseVolume { volume: *volume },

@@ -157,7 +157,7 @@ type Sample = (i128, Time);
 /// A stretch: what is known is at most two of them old.
 const STRETCH: Duration = Duration::from_secs(10);
 /// The first samples of a run may all have been late.
-const LEARNING: Duration = Duration::from_secs(2);
+const LEARNING: Duration = Duration::from_millis(500);
 /// More ahead than two clocks that run 5 % wrong can get, in 1/100 of the time.
 const APART_PERCENT: u32 = 11;
 /// And so much more than that is no jitter of a path.

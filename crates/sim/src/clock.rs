@@ -46,7 +46,8 @@ impl Clock {
     pub fn when(&self, local: Duration) -> Duration {
         // A deadline in the far future (a number that means never) is as good as an hour.
         let local = local.min(self.read(self.booted + Duration::from_secs(36_000)));
-        let mut world = self.booted + scale(local.saturating_sub(self.jumped), 1_000_000, self.speed);
+        let mut world =
+            self.booted + scale(local.saturating_sub(self.jumped), 1_000_000, self.speed);
         while self.read(world) < local {
             world += Duration::from_nanos(1);
         }

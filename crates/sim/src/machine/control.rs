@@ -250,10 +250,14 @@ impl Machine {
         };
         let mut actions = Vec::new();
         // The shard's thread turns whenever the process does.
-        process
-            .control
-            .node
-            .handle(now, NodeEvent::Stamp { oldest: now, wall: 0 }, &mut actions);
+        process.control.node.handle(
+            now,
+            NodeEvent::Stamp {
+                oldest: now,
+                wall: 0,
+            },
+            &mut actions,
+        );
         process.control.node.handle(now, event, &mut actions);
         for action in actions {
             self.carry_out(ctx, action);

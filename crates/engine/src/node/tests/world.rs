@@ -87,6 +87,8 @@ pub(super) struct Machine {
     pub(super) acceptor: Option<Vec<u8>>,
     pub(super) pool: Option<Vec<u8>>,
     pub(super) maintenance: bool,
+    /// Why the image is not there.
+    pub(super) missing: Option<String>,
     pub(super) disk: Disk,
     pub(super) path: Path,
     /// Initiators use this node.
@@ -127,6 +129,7 @@ impl Machine {
             acceptor: None,
             pool: None,
             maintenance: false,
+            missing: None,
             disk: Disk::default(),
             path: Path::new(),
             io: false,
@@ -299,6 +302,17 @@ impl World {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&run.to_be_bytes());
         machine.node = Some(Node::new(settings, seed, now));
+        self.introduce_witness(who);
+        if self.desired.is_none() {
+            self.desired = self.life();
+        }
+        self.open_copy(who);
+    }
+
+    /// The volume's image and metadata are opened, or are not there.
+    pub(super) fn open_copy(&mut self, who: usize) {
+        let machine = &self.machines[who];
+        let run = machine.incarnation;
         let spec = VolumeSpec {
             id: VOLUME,
             size: machine.size,
@@ -319,11 +333,15 @@ impl World {
             unmap: false,
             physical_exponent: 0,
         };
-        self.introduce_witness(who);
-        if self.desired.is_none() {
-            self.desired = self.life();
+        if let Some(reason) = machine.missing.clone() {
+            let settings = Some(alloc::boxed::Box::new(settings));
+            let event = NodeEvent::VolumeUnavailable {
+                volume: VOLUME,
+                reason,
+                settings,
+            };
+            return self.handle(who, event);
         }
-        let machine = &self.machines[who];
         let ready = VolumeReady {
             settings,
             witness: self.desired,

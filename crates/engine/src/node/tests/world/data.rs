@@ -153,7 +153,10 @@ impl World {
                 path.asked = true;
                 path.wanted_told = false;
             }
-            ToVolume::Pace(_) | ToVolume::Verify { .. } | ToVolume::EndVerify => {}
+            ToVolume::NoCopy
+            | ToVolume::Pace(_)
+            | ToVolume::Verify { .. }
+            | ToVolume::EndVerify => {}
             ToVolume::Lease { until } => self.machines[who].path.lease_until = until,
             ToVolume::Collect { everything, .. } => {
                 let path = &mut self.machines[who].path;
