@@ -152,7 +152,17 @@ fn maintenance_that_would_take_a_volume_away_is_refused_with_its_name() {
     };
     let client = pair.nodes[0].client();
     let why = refused(client.enter_maintenance(&named));
-    assert!(why.contains("node 1") && why.contains("--socket"), "{why}");
+    assert!(
+        why.contains("on node 2: lockstep node maintenance enter"),
+        "{why}"
+    );
+    let why = refused(client.leave_maintenance("node2"));
+    assert!(
+        why.contains("on node 2: lockstep node maintenance leave"),
+        "{why}"
+    );
+    let why = refused(client.leave_maintenance("nobody"));
+    assert!(why.contains("no node has this number or name"), "{why}");
     pair.nodes[1].kill();
     pair.nodes[0].wait_for("the partner's absence", START_LIMIT, |node| {
         node.client().status().is_ok_and(|it| !it.partner.up)

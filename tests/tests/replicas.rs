@@ -80,7 +80,11 @@ fn a_single_copy_gets_a_second_one_and_loses_it_again_while_it_is_served() {
     let path = vec![pair.paths().remove(0)];
     let load = Load::start(Options::default(), path, slow(SIZE), Some(ledger));
     let why = refused(client.remove_replica(VOLUME, "2", VOLUME));
-    assert!(why.contains("node 2 may have what it lacks"), "{why}");
+    assert!(why.contains("node 2 serves it as well"), "{why}");
+    assert!(
+        why.contains("maintenance enter on node 2, then this"),
+        "{why}"
+    );
     let wish = EnterMaintenance::default();
     pair.nodes[1].client().enter_maintenance(&wish).unwrap();
     pair.nodes[1].wait_for("maintenance", RESYNC_LIMIT, |node| {
@@ -150,4 +154,82 @@ fn a_lost_disk_and_a_moved_one_are_replaced_under_load() {
     let mut report = load.finish().unwrap();
     content::assert_clean(&report);
     content::assert_both_hold(&pair, &mut report.ledger);
+}
+
+#[test]
+fn the_copy_of_a_node_that_is_gone_is_given_up_and_not_taken_back() {
+    let mut pair = Pair::with_volume("gone");
+    let image = pair.image(1);
+    pair.nodes[1].kill();
+    let client = pair.nodes[0].client();
+    // Nobody uses it, so nobody has decided yet that this node goes on without the other one.
+    pair.nodes[0].wait_for("the silence", START_LIMIT, |node| {
+        let volume = node.volume(VOLUME);
+        volume.is_ok_and(|it| it.reason.contains("as soon as an initiator needs"))
+    });
+    assert!(refused(client.remove_replica(VOLUME, "2", "")).contains("was not repeated"));
+    let why = refused(client.remove_replica(VOLUME, "2", VOLUME));
+    assert!(
+        why.contains("told to go on alone") && why.contains("again"),
+        "{why}"
+    );
+    pair.nodes[0].wait_for("its decision", START_LIMIT, |node| {
+        node.volume(VOLUME)
+            .is_ok_and(|it| it.state == "serving-alone")
+    });
+    client.remove_replica(VOLUME, "node2", VOLUME).unwrap();
+    pair.nodes[0].wait_for("a single copy", START_LIMIT, |node| {
+        let volume = node.volume(VOLUME);
+        volume.is_ok_and(|it| it.state == "serving" && it.replicas.len() == 1)
+    });
+    let load = Load::start(
+        Options::default(),
+        vec![pair.paths().remove(0)],
+        slow(SIZE),
+        None,
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    // It returns: it learns that its copy is none any more, and keeps its hands off.
+    pair.nodes[1].start();
+    pair.nodes[1].wait_for("the news", START_LIMIT, |node| {
+        node.volume(VOLUME)
+            .is_ok_and(|it| it.replicas.len() == 1 && it.state != "serving")
+    });
+    let report = load.finish().unwrap();
+    content::assert_clean(&report);
+    assert!(image.exists(), "the image stays");
+    let status = pair.nodes[0].client().status().unwrap();
+    assert!(
+        !status.concerns.iter().any(|it| it.what.contains(VOLUME)),
+        "{:?}",
+        status.concerns
+    );
+}
+
+#[test]
+fn a_copy_that_may_be_the_newest_is_not_given_up() {
+    let mut pair = Pair::with_volume("newest");
+    pair.nodes[0].kill();
+    let load = Load::start(
+        Options::default(),
+        vec![pair.paths().remove(1)],
+        slow(SIZE),
+        None,
+    );
+    pair.nodes[1].wait_for("going on alone", START_LIMIT, |node| {
+        node.volume(VOLUME)
+            .is_ok_and(|it| it.state == "serving-alone")
+    });
+    load.finish().unwrap();
+    pair.nodes[1].kill();
+    pair.nodes[0].start();
+    pair.nodes[0].wait_for("what it waits for", START_LIMIT, |node| {
+        node.volume(VOLUME)
+            .is_ok_and(|it| it.state == "unavailable")
+    });
+    let why = refused(pair.nodes[0].client().remove_replica(VOLUME, "2", VOLUME));
+    assert!(
+        why.contains("waits for node 2") && why.contains("force-activate"),
+        "{why}"
+    );
 }

@@ -218,3 +218,66 @@ fn long_a_resync_is_as_fast_as_the_link_and_hashing_allow() {
         }
     }
 }
+
+/// The median, the 95th percentile and the maximum of one write at a time, and how many there were.
+fn write_latencies(pair: &Pair, mut goes_on: impl FnMut() -> bool) -> (Vec<Duration>, usize) {
+    let mut client = pair.login(0).unwrap();
+    let (mut chance, mut all) = (0x9e37_79b9_7f4a_7c15_u64, Vec::new());
+    while goes_on() {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        let block = chance % (1 << 18) * 8;
+        let write = Command::write(LUN, block, 8, vec![9; 4096].into());
+        let begin = Instant::now();
+        assert_eq!(client.run_past_attentions(&write).unwrap().status, 0);
+        all.push(begin.elapsed());
+    }
+    client.logout().unwrap();
+    all.sort_unstable();
+    let at = |permille: usize| all[(all.len() - 1) * permille / 1000];
+    (vec![at(500), at(950), at(1000)], all.len())
+}
+
+#[test]
+#[ignore = "long: measures, on a machine that has nothing else to do"]
+fn long_initiators_are_served_during_a_resync() {
+    let size = 1 << 30;
+    let mut pair = Pair::with(
+        "foreground",
+        &CreateVolume {
+            size: Size(size),
+            ..CreateVolume::default()
+        },
+    );
+    let show = |what: &str, (times, count): (Vec<Duration>, usize)| {
+        println!("{what}: median, p95 and maximum {times:?} of {count} writes");
+    };
+    let until = Instant::now() + Duration::from_secs(5);
+    let before = write_latencies(&pair, || Instant::now() < until);
+    show("without a resync", before);
+    pair.nodes[1].kill();
+    fill(&pair, size, 3);
+    pair.nodes[1].spawn();
+    let seen = |pair: &Pair| pair.nodes[0].volume(VOLUME).unwrap();
+    pair.nodes[0].wait_for("a resync", Duration::from_secs(30), |node| {
+        node.volume(VOLUME)
+            .is_ok_and(|volume| volume.resync.is_some())
+    });
+    // Asking the daemon how far it is costs time as well, so it is asked by somebody else.
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        let pair = &pair;
+        let watch = scope.spawn(move || {
+            while seen(pair).members.len() < 2 {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        show("during one", write_latencies(pair, || !watch.is_finished()));
+    });
+    println!("1 GiB in {:?}", begin.elapsed());
+    pair.wait_mirrored();
+    let until = Instant::now() + Duration::from_secs(5);
+    let after = write_latencies(&pair, || Instant::now() < until);
+    show("after it", after);
+}

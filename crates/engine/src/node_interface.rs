@@ -90,6 +90,12 @@ pub enum Operator {
         /// Even if the partner cannot serve some of the volumes.
         force: bool,
     },
+    /// An operator needs the volume as an initiator would: the partner is silent, and this node is
+    /// to go on alone if it may.
+    Need {
+        /// The volume.
+        volume: VolumeId,
+    },
     /// What made the partner slow is mended: it may join again at once.
     Rejoin {
         /// The volume.
@@ -243,7 +249,13 @@ pub enum NodeAction {
         /// The bytes.
         bytes: Vec<u8>,
     },
-    /// Close it at once; `LinkDown` follows. The dialing side dials again.
+    /// Nothing comes on it. Whoever dialed it makes another one beside it: a new connection is there
+    /// as soon as the cable is. It stays, for it may only have become slow. At most once for a link.
+    LinkRenew {
+        /// The link.
+        link: LinkId,
+    },
+    /// Close it at once; `LinkDown` follows. The dialing side dials again, unless it has done so.
     LinkClose {
         /// The link.
         link: LinkId,
@@ -369,7 +381,7 @@ pub struct LinkStatus {
     pub link: LinkId,
     /// Index of the path.
     pub path: u16,
-    /// The handshake is done.
+    /// The handshake is done, and something comes on it.
     pub established: bool,
     /// Since the last heartbeat on it.
     pub heard: Option<Duration>,

@@ -380,7 +380,8 @@ pub(crate) enum NodeVerb {
 pub(crate) enum MaintenanceVerb {
     /// Lead initiators to the other node, hand every volume over, and serve nothing until told
     Enter {
-        /// The node that is meant (default: the one whose daemon is asked); another one is refused
+        /// The node that is meant (default: the one whose daemon is asked); for the other one, the
+        /// answer says what to run there
         #[arg(long, value_name = "NODE")]
         node: Option<String>,
         /// This node's name: even if the other node cannot serve some of the volumes
@@ -389,7 +390,8 @@ pub(crate) enum MaintenanceVerb {
     },
     /// Serve again, once the copies here are brought up to date
     Leave {
-        /// The node that is meant (default: the one whose daemon is asked); another one is refused
+        /// The node that is meant (default: the one whose daemon is asked); for the other one, the
+        /// answer says what to run there
         #[arg(long, value_name = "NODE")]
         node: Option<String>,
     },

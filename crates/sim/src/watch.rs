@@ -98,6 +98,8 @@ impl Watch {
                     .is_some_and(|configuration| configuration.epoch == *epoch);
             }
             FromVolume::JoinReady => self.join_ready = true,
+            // From now on it answers nobody.
+            FromVolume::Drained { .. } => self.serving = None,
             FromVolume::Proxying { up } => self.proxying = *up,
             FromVolume::Repaired { .. } => ctx.count("blocks repaired from the partner"),
             FromVolume::Unreadable { .. } => ctx.count("blocks that could not be read"),

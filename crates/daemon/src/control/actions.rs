@@ -27,6 +27,11 @@ impl Control {
                     self.close(number, "the partner does not read");
                 }
             }
+            NodeAction::LinkRenew { link } => {
+                if let Some(link) = self.links.get_mut(&number(link)) {
+                    link.sender.renew();
+                }
+            }
             NodeAction::LinkClose { link, silent: true } => {
                 self.witness.close(number(link));
                 self.close(number(link), "nothing came on it any more")

@@ -75,7 +75,11 @@ impl Control {
 
     /// Has both nodes agree on a change, or refuses it.
     fn propose_change(&mut self, change: Request, reply: oneshot::Sender<Answer>) {
-        match self.changed(&change) {
+        let changed = self.changed(&change).and_then(|it| {
+            let first = self.is_needed_first(&change);
+            first.map_or(Ok(it), Err)
+        });
+        match changed {
             Ok((next, what)) => self.propose(&next, what, change, reply),
             // Whoever asked may have gone.
             Err(refusal) => drop(reply.send(Err(refusal))),

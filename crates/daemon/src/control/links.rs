@@ -8,7 +8,7 @@
 
 use crate::config::ControlPath;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,14 +16,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Two attempts to reach the partner begin at least so far apart.
 const REDIAL: Duration = Duration::from_millis(250);
 
-/// An address that has not answered by then is asked anew. Links are local networks; the kernel
-/// itself would repeat its question only after a second.
-const DIAL_TIMEOUT: Duration = Duration::from_millis(300);
+/// An address that has not answered by then is asked once more, from another socket. Links are local
+/// networks; the kernel itself would repeat its question only after a second.
+const DIAL_EVERY: Duration = Duration::from_millis(300);
+
+/// How long an address may take to answer: a link may have become very slow.
+const DIAL_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A witness may be far away.
 const WITNESS_DIAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,6 +75,8 @@ pub(crate) struct LinkSender {
     _open: oneshot::Sender<()>,
     /// Bounds `frames`, which has no bound of its own because sending must not wait.
     unsent: Arc<AtomicUsize>,
+    /// Tells the task that dialed it.
+    renew: Option<oneshot::Sender<()>>,
 }
 
 impl LinkSender {
@@ -79,6 +85,14 @@ impl LinkSender {
         let length = bytes.len();
         let waiting = self.unsent.fetch_add(length, Ordering::Relaxed);
         waiting + length <= UNSENT_MAX && self.frames.send(bytes).is_ok()
+    }
+
+    /// Has another link dialed beside it, if it was dialed here.
+    pub(crate) fn renew(&mut self) {
+        if let Some(renew) = self.renew.take() {
+            // Without a receiver the link has ended, and is dialed anew for that.
+            let _ = renew.send(());
+        }
     }
 }
 
@@ -108,7 +122,7 @@ pub(crate) async fn accept(
             Ok((stream, peer)) if peer.ip() == expected.ip() => {
                 let (numbers, out) = (numbers.clone(), out.clone());
                 tokio::spawn(async move {
-                    run(stream, path, &numbers, &out).await;
+                    run(stream, path, None, &numbers, &out).await;
                     drop(permit);
                 });
             }
@@ -121,7 +135,8 @@ pub(crate) async fn accept(
     }
 }
 
-/// Keeps one link of a path connected until the runtime ends.
+/// Keeps one link of a path connected until the runtime ends, and more than one for the time in
+/// which an old one is renewed.
 pub(crate) async fn dial(
     path: usize,
     ends: ControlPath,
@@ -131,7 +146,18 @@ pub(crate) async fn dial(
     loop {
         let next = Instant::now() + REDIAL;
         match connect(&ends).await {
-            Ok(stream) => run(stream, path, &numbers, &out).await,
+            Ok(stream) => {
+                let (renew, renewed) = oneshot::channel();
+                let (numbers, out) = (numbers.clone(), out.clone());
+                let link = tokio::spawn(async move {
+                    run(stream, path, Some(renew), &numbers, &out).await;
+                });
+                tokio::select! {
+                    _ = link => {}
+                    // It goes on by itself until it is closed.
+                    Ok(()) = renewed => {}
+                }
+            }
             Err(error) => {
                 let why = error.to_string();
                 if out.send(LinkInput::DialFailed { path, why }).await.is_err() {
@@ -153,7 +179,7 @@ pub(crate) async fn dial_witness(
     loop {
         let connected = timeout(WITNESS_DIAL_TIMEOUT, TcpStream::connect(address)).await;
         match connected.unwrap_or_else(|_| Err(no_answer(WITNESS_DIAL_TIMEOUT))) {
-            Ok(stream) => run(stream, path, &numbers, &out).await,
+            Ok(stream) => run(stream, path, None, &numbers, &out).await,
             Err(error) => {
                 let why = error.to_string();
                 if out.send(LinkInput::DialFailed { path, why }).await.is_err() {
@@ -180,7 +206,7 @@ pub(crate) async fn accept_all(
             Ok((stream, _)) => {
                 let (numbers, out) = (numbers.clone(), out.clone());
                 tokio::spawn(async move {
-                    run(stream, 0, &numbers, &out).await;
+                    run(stream, 0, None, &numbers, &out).await;
                     drop(permit);
                 });
             }
@@ -197,20 +223,40 @@ fn no_answer(within: Duration) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, text)
 }
 
+/// The first answer to several questions: a new one each [`DIAL_EVERY`], all of which are given up
+/// with the oldest one.
 async fn connect(ends: &ControlPath) -> io::Result<TcpStream> {
-    let socket = if ends.local.is_ipv4() {
+    let mut questions = JoinSet::new();
+    loop {
+        let (local, remote) = (ends.local.ip(), ends.remote);
+        questions.spawn(ask(local, remote));
+        let answer = timeout(DIAL_EVERY, questions.join_next());
+        if let Ok(Some(answer)) = answer.await {
+            return answer.unwrap_or_else(|error| Err(io::Error::other(error)));
+        }
+    }
+}
+
+async fn ask(local: IpAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if local.is_ipv4() {
         TcpSocket::new_v4()
     } else {
         TcpSocket::new_v6()
     }?;
     // From our own address of that link, so that it really is that link.
-    socket.bind(SocketAddr::new(ends.local.ip(), 0))?;
-    timeout(DIAL_TIMEOUT, socket.connect(ends.remote))
+    socket.bind(SocketAddr::new(local, 0))?;
+    timeout(DIAL_TIMEOUT, socket.connect(remote))
         .await
         .unwrap_or_else(|_| Err(no_answer(DIAL_TIMEOUT)))
 }
 
-async fn run(stream: TcpStream, path: usize, numbers: &LinkNumbers, out: &mpsc::Sender<LinkInput>) {
+async fn run(
+    stream: TcpStream,
+    path: usize,
+    renew: Option<oneshot::Sender<()>>,
+    numbers: &LinkNumbers,
+    out: &mpsc::Sender<LinkInput>,
+) {
     let link = numbers.0.fetch_add(1, Ordering::Relaxed);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a link that is gone already");
@@ -225,6 +271,7 @@ async fn run(stream: TcpStream, path: usize, numbers: &LinkNumbers, out: &mpsc::
         frames,
         _open: open,
         unsent: Arc::clone(&unsent),
+        renew,
     };
     if out.send(LinkInput::Up { path, sender }).await.is_err() {
         return;
@@ -382,6 +429,7 @@ mod tests {
             frames,
             _open: oneshot::channel().0,
             unsent: Arc::new(AtomicUsize::new(0)),
+            renew: None,
         };
         assert!(sender.send(vec![0; UNSENT_MAX]));
         assert!(!sender.send(vec![0]));

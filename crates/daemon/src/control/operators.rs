@@ -24,7 +24,7 @@ impl Control {
 
     /// Begins to leave the volumes to the partner. The status tells when that is done.
     pub(super) fn enter_maintenance(&mut self, wish: &EnterMaintenance) -> Answer {
-        self.is_this_node(&wish.node)?;
+        self.is_this_node(&wish.node, "enter")?;
         let name = self.config.node_name();
         if self.maintenance() != MaintenanceState::Off {
             return json(&self.maintenance());
@@ -64,7 +64,7 @@ impl Control {
     }
 
     pub(super) fn leave_maintenance(&mut self, node: &str) -> Answer {
-        self.is_this_node(node)?;
+        self.is_this_node(node, "leave")?;
         let name = self.config.node_name();
         if self.maintenance() != MaintenanceState::Off {
             let text = "maintenance of this node ends";
@@ -76,18 +76,30 @@ impl Control {
         json(&self.maintenance())
     }
 
-    /// A node is commanded at its own socket only.
-    fn is_this_node(&self, named: &str) -> Result<(), Refusal> {
+    /// A node is commanded at its own socket only: what it gives away, its own operator decides.
+    fn is_this_node(&self, named: &str, command: &str) -> Result<(), Refusal> {
         let me = self.config.node.number;
-        if named.is_empty() || self.node_number(named) == Some(me) {
-            return Ok(());
+        let what = format!("node {named}");
+        let here = format!("this daemon is node {me}, {}", self.config.node_name());
+        match self.node_number(named) {
+            _ if named.is_empty() => Ok(()),
+            Some(number) if number == me => Ok(()),
+            Some(number) => Err(Refusal::new(
+                Class::Bad,
+                what,
+                format!("{here}, and a node is put into maintenance and back by its own daemon"),
+                format!(
+                    "on node {number}: lockstep node maintenance {command} (or name its admin \
+                    socket with --socket)"
+                ),
+            )),
+            None => Err(Refusal::new(
+                Class::Bad,
+                what,
+                format!("no node has this number or name; {here}"),
+                "lockstep status names both nodes",
+            )),
         }
-        Err(Refusal::new(
-            Class::Bad,
-            format!("node {named}"),
-            format!("this daemon is node {me}, {}", self.config.node_name()),
-            "run the command on that node, or name its admin socket with --socket",
-        ))
     }
 
     /// A node as a person names it: by number or by name.

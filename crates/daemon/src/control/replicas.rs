@@ -7,7 +7,7 @@ use crate::admin::{Answer, Class, Refusal, Request, json};
 use crate::pool::{Pool, PoolVolume};
 use crate::shard_thread::{ToThread, boot_time};
 use lockstep_api::status::Level;
-use lockstep_engine::node_interface::{NodeEvent, Standing};
+use lockstep_engine::node_interface::{NodeEvent, Operator, Standing};
 use lockstep_mirror::control::VolumeId;
 
 impl Control {
@@ -180,6 +180,30 @@ impl Control {
         }
     }
 
+    /// A copy is given up while the other node is silent and nobody has needed the volume since:
+    /// only who serves it alone may do that, and nobody has had to yet. `Some`: it was asked to.
+    pub(super) fn is_needed_first(&mut self, change: &Request) -> Option<Refusal> {
+        let Request::RemoveReplica { name, .. } = change else {
+            return None;
+        };
+        let id = VolumeId(self.pool.volume(name)?.uuid.0);
+        let status = self.node.status(boot_time());
+        let (_, known) = status.volumes.iter().find(|(it, _)| *it == id)?;
+        if !known.lazy {
+            return None;
+        }
+        self.tell(NodeEvent::Operator(Operator::Need { volume: id }));
+        Some(Refusal::new(
+            Class::Conflict,
+            format!("volume {name}"),
+            format!(
+                "{} is silent, and this node was only now told to go on alone",
+                self.partner_name()
+            ),
+            "give the command again in some seconds; nothing was changed",
+        ))
+    }
+
     fn may_add(&self, volume: &PoolVolume) -> Result<(), Refusal> {
         let what = format!("volume {}", volume.name);
         let no = |why: &str, todo: &str| Err(Refusal::new(Class::Conflict, &what, why, todo));
@@ -226,15 +250,52 @@ impl Control {
         }
         let status = self.node.status(boot_time());
         let id = VolumeId(volume.uuid.0);
-        let mut known = status.volumes.iter().filter(|(it, _)| *it == id);
-        if !known.any(|(_, it)| it.standing == Standing::Alone) {
-            return no(
-                format!("this node does not serve it alone; node {other} may have what it lacks"),
-                format!(
-                    "lockstep node maintenance enter on node {other}, then this, then lockstep \
-                    node maintenance leave there"
-                ),
-            );
+        let known = status.volumes.iter().find(|(it, _)| *it == id);
+        match known.map(|(_, it)| (it.standing, it)) {
+            Some((Standing::Alone, _)) => {}
+            Some((Standing::Waiting, it)) if it.lazy => {}
+            Some((Standing::Mirrored | Standing::Source, it)) => {
+                return no(
+                    match it.standing {
+                        Standing::Source => format!(
+                            "the copy of node {other} is being brought up to date at this moment"
+                        ),
+                        _ => {
+                            format!("node {other} serves it as well, and has to hand it over first")
+                        }
+                    },
+                    format!(
+                        "lockstep node maintenance enter on node {other}, then this, then lockstep \
+                        node maintenance leave there"
+                    ),
+                );
+            }
+            Some((Standing::Target, _)) => {
+                return no(
+                    format!("node {other} serves it, and brings the copy here up to date"),
+                    "wait until lockstep status says that both nodes hold it".into(),
+                );
+            }
+            Some((Standing::Waiting, it)) => {
+                return no(
+                    format!(
+                        "it is not served here, and node {other} may have what it lacks: {}",
+                        it.detail
+                    ),
+                    format!(
+                        "bring back what it waits for; only if that never returns: lockstep volume \
+                        force-activate {name}, then this"
+                    ),
+                );
+            }
+            None => {
+                return no(
+                    format!(
+                        "the copy here cannot be used, and that of node {other} may be the only one"
+                    ),
+                    "lockstep status names what is wrong with it".into(),
+                );
+            }
         }
         if confirm != name {
             return Err(Refusal::new(

@@ -203,7 +203,7 @@ impl Node {
             return;
         };
         if let Some(link) = self.links.get_mut(&id) {
-            link.round_trip = Some(turn.now.saturating_sub(sent));
+            link.answered(turn.now, turn.now.saturating_sub(sent));
         }
         for (id, epoch) in promises {
             let Some(volume) = self.volumes.get_mut(id) else {

@@ -5,6 +5,7 @@ use super::{Node, Turn};
 use crate::channel::{Channel, Heard};
 use crate::interface::ToShard;
 use crate::node_interface::{LinkId, NodeAction, Severity};
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -12,8 +13,9 @@ use lockstep_mirror::control::{Incarnation, Time};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::hello::{Hello, Purpose, Side};
 
-/// A peer that has not proved itself by then is cut off: two round trips in a local network.
-const HANDSHAKE: Duration = Duration::from_secs(1);
+/// A peer that has not proved itself by then is cut off: two round trips on a link that has become
+/// very slow.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 /// Proven links at the same time: sixteen paths, each with its successor while the old one dies.
 const MAX_LINKS: usize = 32;
 /// Links that have yet to prove themselves. One more puts out the oldest: strangers who hold
@@ -39,6 +41,10 @@ pub(super) struct Link {
     since: Time,
     /// When bytes last came, or when this node began to listen again.
     listened: Time,
+    /// When a heartbeat was last answered, or when this node began to listen again.
+    answered: Time,
+    /// Another one was asked for.
+    renewed: bool,
     pub(super) heard: Option<Time>,
     pub(super) round_trip: Option<Duration>,
 }
@@ -49,9 +55,28 @@ impl Link {
         self.channel.is_some() && self.incarnation.is_some()
     }
 
+    /// The same, and something comes on it.
+    pub(super) const fn works(&self) -> bool {
+        self.is_proven() && !self.renewed
+    }
+
     /// Whether it is a proven link to this run.
     pub(super) fn leads_to(&self, run: Incarnation) -> bool {
         self.is_proven() && self.incarnation == Some(run)
+    }
+
+    /// A heartbeat was answered.
+    pub(super) fn answered(&mut self, now: Time, round_trip: Duration) {
+        self.answered = now;
+        self.round_trip = Some(round_trip);
+    }
+
+    /// Since when it carries nothing, in one direction at least.
+    fn quiet_since(&self) -> Time {
+        match self.incarnation {
+            None => self.since,
+            Some(_) => self.listened.min(self.answered),
+        }
     }
 
     /// Sends a frame, if the link is established.
@@ -112,6 +137,8 @@ impl Node {
             since: turn.now,
             proven: None,
             listened: turn.now,
+            answered: turn.now,
+            renewed: false,
             heard: None,
             round_trip: None,
         };
@@ -140,6 +167,10 @@ impl Node {
         let Some(channel) = &mut link.channel else {
             return;
         };
+        if link.renewed {
+            // It was only slow.
+            self.silent.remove(&link.path);
+        }
         let mut heard = Vec::new();
         let taken = channel.take(bytes, &mut heard);
         for it in heard {
@@ -204,28 +235,53 @@ impl Node {
         self.refused.insert(path, (why, said.unwrap_or(turn.now)));
     }
 
-    /// Closes links on which nothing comes. A connection that has lost something sends it again
-    /// only after pauses that double; a new one is there as soon as the cable is.
+    /// Asks for a successor of links on which nothing comes, and closes them once that has been
+    /// heard or too much time has passed. A connection that has lost something sends it again only
+    /// after pauses that double; a new one is there as soon as the cable is. ▲ But the old one stays
+    /// until then: a link that has become slow needs longer for a new connection than either node
+    /// waits before it takes the partner for dead.
     pub(super) fn expire_links(&mut self, turn: &mut Turn<'_>) {
-        let quiet = self.settings.timing.quiet();
+        let timing = self.settings.timing;
         // What was sent to a process that did not run has yet to be read.
-        let slept = turn.now >= self.heart.looked() + quiet / 2;
+        let slept = turn.now >= self.heart.looked() + timing.quiet() / 2;
+        let newest = self.newest_links();
         for (id, link) in &mut self.links {
             if slept {
-                link.listened = turn.now;
+                (link.listened, link.answered) = (turn.now, turn.now);
+            }
+            if link.channel.is_none() {
+                continue;
             }
             let due = match link.incarnation {
                 None => link.since + HANDSHAKE,
-                Some(_) => link.listened + quiet,
+                Some(_) => link.listened + timing.silence,
             };
-            if link.channel.is_some() && turn.now >= due {
-                if link.incarnation.is_some() {
-                    self.silent.insert(link.path, link.listened);
-                }
+            let succeeded = link.renewed && newest.get(&link.path).is_some_and(|it| it != id);
+            if turn.now >= due || succeeded && link.is_proven() {
                 link.close(*id, turn, true);
+            } else if !link.renewed && turn.now >= link.quiet_since() + timing.quiet() {
+                link.renewed = true;
+                if link.incarnation.is_some() {
+                    self.silent.insert(link.path, link.quiet_since());
+                }
+                turn.out.push(NodeAction::LinkRenew { link: *id });
             }
         }
         self.give_up_channels(turn);
+    }
+
+    /// Of each path the newest link on which both ends have proved themselves: a heartbeat was
+    /// answered.
+    fn newest_links(&self) -> BTreeMap<u16, LinkId> {
+        let links = self.links.iter();
+        let mutual = links.filter(|(_, it)| it.is_proven() && it.round_trip.is_some());
+        let mut newest = BTreeMap::<u16, (Time, LinkId)>::new();
+        for (id, link) in mutual {
+            let known = newest.entry(link.path).or_insert((link.since, *id));
+            *known = (*known).max((link.since, *id));
+        }
+        let ids = newest.into_iter();
+        ids.map(|(path, (_, id))| (path, id)).collect()
     }
 
     /// Data channels of a path that has fallen silent are given up as soon as the partner is known
@@ -250,6 +306,7 @@ impl Node {
             if *other == id {
                 link.incarnation = Some(incarnation);
                 link.proven = Some(turn.now);
+                link.answered = turn.now;
                 self.refused.remove(&link.path);
             } else if link.is_proven() && link.incarnation != Some(incarnation) {
                 // An earlier run of the partner; what still comes from it is the past.

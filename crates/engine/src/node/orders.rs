@@ -119,6 +119,12 @@ impl Node {
                 turn.event(Severity::Info, Some(*volume), text.into());
                 turn.touched.insert(*volume);
             }
+            Operator::Need { volume } => {
+                if let Some(it) = self.volumes.get_mut(volume) {
+                    it.membership.want();
+                    turn.touched.insert(*volume);
+                }
+            }
             Operator::Maintenance { enter, force } => self.maintain(turn, *enter, *force),
             Operator::ForceActivate { volume, corrupt } => self.force(turn, *volume, *corrupt),
             Operator::KeepCopy { volume, mine } => {

@@ -14,7 +14,7 @@ impl Node {
         let links = self.links.iter().map(|(id, link)| LinkStatus {
             link: *id,
             path: link.path,
-            established: link.is_proven(),
+            established: link.works(),
             heard: link.heard.map(|at| now.saturating_sub(at)),
             round_trip: link.round_trip,
             since: link.proven.map(|at| now.saturating_sub(at)),

@@ -23,6 +23,9 @@ const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// "Transitioning" is said for no longer than this; initiators then take the path for dead. A node
 /// that lacks a quorum by then sends them to the other one, which may have it.
 const TRANSITION: Duration = Duration::from_secs(10);
+/// And no longer than this by a node whose partner serves and does not take its initiators'
+/// commands: there may be no way for data to it, but initiators have a path of their own.
+const HOST_TRANSITION: Duration = Duration::from_secs(1);
 /// What initiators have sent to a volume that is closed is committed within this time.
 const CLOSE: Duration = Duration::from_secs(10);
 /// Register messages in one frame: one a volume and phase.
@@ -40,6 +43,8 @@ pub(super) struct Volume {
     servable: bool,
     /// Since when it is not served although it may be again in moments.
     passing_since: Option<Time>,
+    /// Since when the partner serves and has not agreed to serve this node's initiators.
+    awaiting_since: Option<Time>,
     /// The driver wants it closed.
     closing: bool,
 }
@@ -52,8 +57,14 @@ impl Volume {
     /// Whether initiators may be served here now or soon enough to be kept. `states` comes first.
     fn servable(&self, now: Time) -> bool {
         let waited = self.passing_since.is_some_and(|at| now >= at + TRANSITION);
-        let long = self.membership.lacks_quorum() || self.membership.awaits_host();
-        self.membership.servable() && !(waited && long)
+        let long = waited && self.membership.lacks_quorum() || self.lacks_host(now);
+        self.membership.servable() && !long
+    }
+
+    /// Whether the host of this node's initiators cannot be reached.
+    fn lacks_host(&self, now: Time) -> bool {
+        self.awaiting_since
+            .is_some_and(|at| now >= at + HOST_TRANSITION)
     }
 
     /// Access states of this node's and the partner's ports.
@@ -69,6 +80,10 @@ impl Volume {
         if serving.is_some() || passes || !self.membership.servable() {
             self.passing_since = None;
         }
+        match self.membership.awaits_host() {
+            true => _ = self.awaiting_since.get_or_insert(now),
+            false => self.awaiting_since = None,
+        }
         let mine = if serving.is_some_and(|it| it.contains(me)) {
             optimized(leaves && both)
         } else if passes {
@@ -78,6 +93,7 @@ impl Volume {
             // none, and one that reaches the other node as well prefers that.
             AccessState::NonOptimized
         } else if self.membership.servable()
+            && !self.lacks_host(now)
             && now < *self.passing_since.get_or_insert(now) + TRANSITION
         {
             AccessState::Transitioning
@@ -217,6 +233,7 @@ impl Node {
             groups: Vec::new(),
             servable: false,
             passing_since: None,
+            awaiting_since: None,
             closing: false,
         };
         self.volumes.insert(id, volume);

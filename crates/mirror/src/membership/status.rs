@@ -61,6 +61,8 @@ pub struct VolumeStatus {
     pub detail: String,
     /// Whether initiators may log in here for it.
     pub servable: bool,
+    /// The partner is silent, and it is served here as soon as somebody needs it.
+    pub lazy: bool,
     /// Whether a person has to do something.
     pub alarm: bool,
     /// The configuration that this copy lives under; epoch 0: none yet.
@@ -164,6 +166,7 @@ impl Membership {
             standing,
             detail: self.detail() + &self.slow_reason(now),
             servable: self.servable(),
+            lazy: self.is_lazy(),
             alarm: self.alarm() || self.waits_for_slow(now).is_some() && self.slow.too_often(now),
             configuration: self.durable.configuration,
             inconsistent: self.durable.inconsistent,

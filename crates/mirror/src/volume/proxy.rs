@@ -32,6 +32,9 @@ const ASK_EVERY: Time = Time::from_millis(300);
 /// A command without an answer for this long is sent again once the host says again that it takes
 /// commands: it may not have when the command came.
 const REPEAT_AFTER: Time = Time::from_secs(2);
+/// What came here waits for so long for a host that no channel leads to: heartbeats may come where
+/// data do not, and the initiator's other path may lead to the host.
+const HOST_AGE: Time = Time::from_secs(1);
 
 /// Whose commands are passed on: one configuration, in one run of the partner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -649,18 +652,22 @@ impl Volume {
 
     // ---- time
 
-    /// What was not sent in time is answered BUSY, and what was sent once it is certain that the
-    /// host does not sequence it any more. A cancelled one waits for the word of a host that there
-    /// still is.
+    /// What was not sent in time is answered BUSY, or that nobody serves here if no channel leads to
+    /// the host; what was sent is, once it is certain that the host does not sequence it any more. A
+    /// cancelled one waits for the word of a host that there still is.
     pub(super) fn give_up_on_passed(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
+        let (age, refusal) = match self.proxy.is_on() && !self.links.any_proxied() {
+            true => (HOST_AGE, Refusal::NotServed),
+            false => (DROP_AGE, Refusal::Busy),
+        };
         for _ in 0..self.proxy.waiting.len() {
             let Some(passed) = self.proxy.waiting.pop_front() else {
                 break;
             };
-            if now > passed.received + DROP_AGE {
+            if now > passed.received + age {
                 self.counts.aged += 1;
-                passed.end(Err(Refusal::Busy), turn);
+                passed.end(Err(refusal), turn);
             } else {
                 self.proxy.waiting.push_back(passed);
             }

@@ -29,8 +29,10 @@ pub const WITNESS_SECRET: &[u8] = b"the secret of a pretend witness";
 pub const CLUSTER: u128 = 0x5150;
 /// Two attempts to make a control link begin at least so far apart, as in the daemon.
 const REDIAL: Duration = Duration::from_millis(250);
-/// A dial that was not answered by then is begun anew, as in the daemon.
-const DIAL_TIME: Duration = Duration::from_millis(300);
+/// A dial that was not answered by then is joined by another one, as in the daemon.
+const DIAL_EVERY: Duration = Duration::from_millis(300);
+/// And given up by then.
+const DIAL_TIME: Duration = Duration::from_millis(1500);
 /// A dial to the witness is given more time: it may be far away.
 const WITNESS_DIAL_TIME: Duration = Duration::from_secs(2);
 /// A control link that brings nothing for so long is closed.
@@ -41,6 +43,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub enum ControlEvent {
     /// Dial this path again.
     Dial(usize),
+    /// Dial beside this one, if it was not answered.
+    DialBeside(EndId),
     /// A durable write has ended.
     Written(u64),
     /// The volume's files are open and locked.
@@ -110,6 +114,8 @@ struct Wire {
     heard: Duration,
     /// When its path may be dialled again.
     again: Duration,
+    /// Another one is made, or was.
+    renewed: bool,
 }
 
 /// A control link that is being made.
@@ -373,6 +379,7 @@ impl Machine {
                     ctx.network.send(ctx.now, end, &bytes);
                 }
             }
+            NodeAction::LinkRenew { link } => self.renew_link(ctx, link.0),
             NodeAction::LinkClose { link, .. } => self.drop_link(ctx, link.0),
             NodeAction::Order(order) => self.order(ctx, order),
             NodeAction::WriteSuperblock { slot, bytes, .. } => {
@@ -455,21 +462,32 @@ impl Machine {
 
     pub(super) fn control_event(&mut self, ctx: &mut Context, event: ControlEvent) {
         match event {
-            ControlEvent::Dial(path) => {
-                let (link, port, time) = match path {
-                    WITNESS_PATH => (self.witness_link, PORT_WITNESS, WITNESS_DIAL_TIME),
-                    path => (Some(self.control_links[path]), PORT_CONTROL, DIAL_TIME),
-                };
-                let Some(link) = link else { return };
-                let end = ctx.network.dial(ctx.now, link, self.host, port, time);
-                let again = ctx.now + REDIAL;
-                self.control().dials.insert(end, Dialing { path, again });
+            ControlEvent::Dial(path) => self.dial_path(ctx, path),
+            ControlEvent::DialBeside(end) => {
+                if let Some(dialing) = self.control().dials.get(&end) {
+                    let path = dialing.path;
+                    self.dial_path(ctx, path);
+                }
             }
             ControlEvent::Written(number) => self.written(ctx, number),
             ControlEvent::Opened => self.opened(ctx),
             ControlEvent::Listen => self.listen(ctx),
             ControlEvent::FollowWitness => self.follow_witness(ctx),
             ControlEvent::Admit => self.admit_witness(ctx),
+        }
+    }
+
+    fn dial_path(&mut self, ctx: &mut Context, path: usize) {
+        let (link, port, time) = match path {
+            WITNESS_PATH => (self.witness_link, PORT_WITNESS, WITNESS_DIAL_TIME),
+            path => (Some(self.control_links[path]), PORT_CONTROL, DIAL_TIME),
+        };
+        let Some(link) = link else { return };
+        let end = ctx.network.dial(ctx.now, link, self.host, port, time);
+        let again = ctx.now + REDIAL;
+        self.control().dials.insert(end, Dialing { path, again });
+        if path != WITNESS_PATH {
+            self.control_soon(ctx, DIAL_EVERY, ControlEvent::DialBeside(end));
         }
     }
 

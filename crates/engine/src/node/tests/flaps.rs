@@ -97,6 +97,21 @@ fn a_link_on_which_nothing_comes_is_given_up_and_made_anew() {
     assert!(world.is_mirrored() && !world.said("silent"));
 }
 
+/// A cable that has become as slow as a bad line: a connection takes two seconds and more, and
+/// what is there already is still heard.
+#[test]
+fn links_that_become_slow_at_once_put_nobody_out() {
+    let mut world = busy(48);
+    let before = world.machines[0].superblock().configuration;
+    for latency in [400, 900, 0, 700, 20] {
+        world.latency = ms(latency);
+        world.run(ms(6000));
+        assert!(!world.said("silent on every channel"), "{}", world.story());
+    }
+    assert_eq!(world.machines[0].superblock().configuration, before);
+    assert_eq!((established(&world, 0), established(&world, 1)), (2, 2));
+}
+
 #[test]
 fn a_node_that_did_not_run_does_not_take_its_links_for_silent() {
     let mut world = busy(43);

@@ -5,6 +5,7 @@ use super::world::{VOLUME, World, ms};
 use crate::interface::FromShard;
 use crate::node_interface::{NodeEvent, Standing};
 use lockstep_mirror::control::{FromVolume, Members, NodeId};
+use lockstep_scsi::interface::AccessState;
 
 #[test]
 fn a_volume_is_created_with_its_witness() {
@@ -106,7 +107,9 @@ fn a_node_that_lacks_a_quorum_lets_its_initiators_go_to_the_other_one() {
     world.cut_witness(0, false);
     world.run(ms(8000));
     assert!(world.machines[0].portals, "it may be over in a moment");
+    assert_eq!(world.machines[0].access, Some(AccessState::Transitioning));
     world.run(ms(8000));
+    assert_eq!(world.machines[0].access, Some(AccessState::Unavailable));
     assert!(!world.machines[0].portals, "{}", world.story());
     assert!(world.machines[1].portals);
     // Where nobody else is left it serves again as soon as it may.

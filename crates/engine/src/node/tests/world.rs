@@ -5,6 +5,7 @@ pub(super) mod certifier;
 mod check;
 mod data;
 mod referee;
+mod wires;
 
 use super::path::{BLOCKS, Disk, Mode, Path};
 use crate::interface::{FromShard, ToShard, VolumeSettings};
@@ -165,6 +166,10 @@ pub(super) struct World {
     /// Wire 0 carries data too, the others heartbeats only. `true`: it works.
     pub(super) wires: Vec<bool>,
     links: Vec<Option<(LinkId, Time)>>,
+    /// Links beside which another one is made: their wire, and when the last bytes arrive.
+    old: BTreeMap<LinkId, (usize, Time)>,
+    /// How much longer bytes take than usual.
+    pub(super) latency: Duration,
     dial_at: Vec<Time>,
     next_link: u64,
     queue: BTreeMap<(Time, u64), (usize, u64, Later)>,
@@ -206,6 +211,8 @@ impl World {
             machines: [Machine::new(), Machine::new()],
             wires: vec![true, true],
             links: vec![None, None],
+            old: BTreeMap::new(),
+            latency: Duration::ZERO,
             dial_at: vec![Time::ZERO; 2],
             next_link: 1,
             queue: BTreeMap::new(),
@@ -428,24 +435,6 @@ impl World {
         }
     }
 
-    pub(super) fn heal(&mut self, wire: usize) {
-        self.say(alloc::format!("wire {wire} HEAL"));
-        if !self.wires[wire] {
-            self.wires[wire] = true;
-            self.drop_link(wire);
-        }
-    }
-
-    fn drop_link(&mut self, wire: usize) {
-        let Some((link, _)) = self.links[wire].take() else {
-            return;
-        };
-        self.dial_at[wire] = self.now + ms(500);
-        for who in 0..2 {
-            self.later(who, ms(1), Later::LinkDown { link });
-        }
-    }
-
     // ---- time
 
     pub(super) fn run(&mut self, long: Duration) {
@@ -531,58 +520,6 @@ impl World {
             self.initiate(who);
         }
         self.check();
-    }
-
-    fn wire_work(&mut self) {
-        let both = self.runs(0) && self.runs(1);
-        for wire in 0..self.wires.len() {
-            if self.wires[wire]
-                && self.links[wire].is_none()
-                && both
-                && self.now >= self.dial_at[wire]
-            {
-                let link = LinkId(self.next_link);
-                self.next_link += 1;
-                self.links[wire] = Some((link, self.now));
-                for who in 0..2 {
-                    self.later(
-                        who,
-                        ms(2),
-                        Later::LinkUp {
-                            link,
-                            path: u16::try_from(wire).unwrap(),
-                        },
-                    );
-                }
-            }
-        }
-        let up = both && self.wires[0];
-        for who in 0..2 {
-            let path = &mut self.machines[who].path;
-            if self.machines[who].node.is_some()
-                && path.mode != Mode::Closed
-                && path.channel != Some(up)
-            {
-                path.channel = Some(up);
-                if up {
-                    self.replay(who);
-                }
-                self.word(who, ms(5), FromVolume::Channel { up });
-            }
-        }
-        if both && self.wires.iter().all(|it| !it) {
-            let since = *self.apart_since.get_or_insert(self.now);
-            // With a witness there is no excuse.
-            self.apart |= self.now >= since + ms(1000) && self.referee.is_none();
-        } else {
-            self.apart_since = None;
-        }
-    }
-
-    fn wire_of(&self, link: LinkId) -> Option<usize> {
-        self.links
-            .iter()
-            .position(|it| it.is_some_and(|(id, _)| id == link))
     }
 
     // ---- what tests ask

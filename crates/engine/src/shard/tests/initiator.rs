@@ -6,8 +6,8 @@ use alloc::format;
 use alloc::vec::Vec;
 use lockstep_iscsi::interface::ConnId;
 use lockstep_iscsi::pdu::{
-    Basic, DataIn, DataOut, FINAL, HEADER_LEN, LoginRequest, NO_TAG, R2t, ScsiCommand,
-    ScsiResponse, U24, opcode,
+    Basic, DataIn, DataOut, FINAL, HEADER_LEN, LoginRequest, NO_TAG, NopIn, NopOut, R2t,
+    ScsiCommand, ScsiResponse, U24, opcode,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -56,6 +56,8 @@ pub(super) struct Session {
     answers: BTreeMap<u32, Answer>,
     /// Transfer tag of the R2T that came for a command.
     asked: BTreeMap<u32, u32>,
+    /// Signs of life that are wanted: LUN and transfer tag.
+    pings: Vec<([u8; 8], u32)>,
 }
 
 fn block(value: u8) -> Vec<u8> {
@@ -97,6 +99,7 @@ impl Session {
             data: BTreeMap::new(),
             answers: BTreeMap::new(),
             asked: BTreeMap::new(),
+            pings: Vec::new(),
         };
         // The unit attention that every new nexus gets.
         for lun in 0..2 {
@@ -161,6 +164,24 @@ impl Session {
         self.command(world, lun, read_write(0x28, at), READS, BLOCK, &[])
     }
 
+    /// SYNCHRONIZE CACHE (10) of everything; its tag.
+    pub(super) fn flush(&mut self, world: &mut World, lun: u8) -> u32 {
+        self.raw(world, lun, &[0x35], 0)
+    }
+
+    /// Any command that sends nothing; its tag.
+    pub(super) fn raw(&mut self, world: &mut World, lun: u8, cdb: &[u8], expected: u32) -> u32 {
+        let mut padded = [0; 16];
+        padded[..cdb.len()].copy_from_slice(cdb);
+        let flags = if expected == 0 { 0 } else { READS };
+        self.command(world, lun, padded, flags, expected, &[])
+    }
+
+    /// The connection was closed by the node.
+    pub(super) fn is_closed(&self, world: &mut World) -> bool {
+        !world.is_open(self.node, self.conn)
+    }
+
     /// How a command ended, if it did.
     pub(super) fn answer(&mut self, world: &mut World, tag: u32) -> Option<Answer> {
         self.listen(world);
@@ -176,6 +197,13 @@ impl Session {
             let (header, body) = (header.to_vec(), rest[..len].to_vec());
             self.received.drain(..HEADER_LEN + len.next_multiple_of(4));
             self.take(&basic, &header, &body);
+        }
+        for (lun, tag) in core::mem::take(&mut self.pings) {
+            let mut pong = NopOut::new_zeroed();
+            (pong.opcode, pong.flags, pong.lun) = (opcode::NOP_OUT | 0x40, FINAL, lun);
+            (pong.task_tag, pong.transfer_tag) = (NO_TAG.into(), tag.into());
+            pong.cmd_sn = self.cmd_sn.into();
+            world.feed(self.node, self.conn, pong.as_bytes());
         }
     }
 
@@ -199,6 +227,10 @@ impl Session {
                 let r2t = R2t::ref_from_bytes(header).unwrap();
                 assert_ne!(r2t.transfer_tag.get(), NO_TAG);
                 self.asked.insert(tag, r2t.transfer_tag.get());
+            }
+            opcode::NOP_IN => {
+                let ping = NopIn::ref_from_bytes(header).unwrap();
+                self.pings.push((ping.lun, ping.transfer_tag.get()));
             }
             other => panic!("opcode {other:#x} was not expected"),
         }

@@ -234,6 +234,22 @@ impl World {
         core::mem::take(&mut socket.output)
     }
 
+    /// Whether the connection still is.
+    pub(super) fn is_open(&mut self, node: usize, conn: ConnId) -> bool {
+        self.nodes[node].socket(conn).is_some()
+    }
+
+    /// What the ports of one node say of a volume.
+    pub(super) fn show(&mut self, node: usize, volume: u128, state: AccessState) {
+        let number = u16::from(id(node).0) * 256;
+        let group = PortGroup {
+            group: number,
+            ports: vec![number],
+            state,
+        };
+        self.order(node, ToShard::PortGroups(VolumeId(volume), vec![group]));
+    }
+
     /// Until nothing happens any more at this time.
     pub(super) fn run(&mut self) {
         while (0..self.nodes.len()).any(|node| self.step(node)) {}
@@ -362,14 +378,28 @@ impl World {
                 joined: both,
             };
             self.volume(node, volume, serve);
-            let number = u16::from(id(node).0) * 256;
-            let group = PortGroup {
-                group: number,
-                ports: vec![number],
-                state: AccessState::Optimized,
-            };
-            self.order(node, ToShard::PortGroups(VolumeId(volume), vec![group]));
+            self.show(node, volume, AccessState::Optimized);
         }
+        self.run();
+    }
+
+    /// The first node goes on as the only member.
+    pub(super) fn serve_alone(&mut self, volume: u128) {
+        let configuration = Configuration {
+            witness: None,
+            epoch: 2,
+            generation: 2,
+            members: Members::only(id(0)),
+            owner: id(0),
+            unilateral: false,
+        };
+        let serve = ToVolume::Serve {
+            configuration,
+            partner_incarnation: None,
+            not_before: self.now,
+            joined: false,
+        };
+        self.volume(0, volume, serve);
         self.run();
     }
 

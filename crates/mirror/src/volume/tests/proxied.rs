@@ -81,6 +81,24 @@ fn a_volume_that_was_opened_again_asks_nothing_under_an_old_number() {
 }
 
 #[test]
+fn without_a_channel_to_the_host_nothing_waits_long() {
+    let mut manager = proxied(1);
+    // Every channel is lost; heartbeats still say who serves.
+    for channel in 0..manager.world.channels.len() {
+        manager.world.cut(channel);
+    }
+    manager.world.run(Time::from_millis(20));
+    let write = manager.world.write(1, 7, 2);
+    let read = manager.world.read(1, 6, 4);
+    manager.world.run(Time::from_millis(900));
+    let results = [write, read].map(|it| manager.world.result(it));
+    assert_eq!(results, [None, None], "a connection may be made anew");
+    manager.world.run(Time::from_millis(400));
+    let results = [write, read].map(|it| manager.world.result(it));
+    assert_eq!(results, [Some(Err(Refusal::NotServed)); 2]);
+}
+
+#[test]
 fn what_a_dying_proxy_left_in_a_socket_does_not_follow_the_retry() {
     for seed in 1..30 {
         let mut manager = proxied(seed);

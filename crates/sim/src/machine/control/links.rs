@@ -25,16 +25,39 @@ impl Machine {
 
     pub(in crate::machine) fn control_opened(&mut self, ctx: &mut Context, end: EndId) {
         match self.control().dials.remove(&end) {
-            Some(dialing) => self.link_up(ctx, end, dialing),
+            Some(dialing) => {
+                self.forget_dials(ctx, dialing.path);
+                self.link_up(ctx, end, dialing)
+            }
             None => ctx.network.abort(ctx.now, end),
         }
     }
 
     pub(in crate::machine) fn control_refused(&mut self, ctx: &mut Context, end: EndId) {
         if let Some(Dialing { path, again }) = self.control().dials.remove(&end) {
+            self.forget_dials(ctx, path);
             let pause = again.saturating_sub(ctx.now);
             self.control_soon(ctx, pause, ControlEvent::Dial(path));
         }
+    }
+
+    /// The first answer counts; all dials of a path end with it.
+    fn forget_dials(&mut self, ctx: &mut Context, path: usize) {
+        let dials = &mut self.control().dials;
+        for (end, _) in dials.extract_if(.., |_, it| it.path == path) {
+            ctx.network.abort(ctx.now, end);
+        }
+    }
+
+    pub(super) fn renew_link(&mut self, ctx: &mut Context, link: u64) {
+        let dials = self.host == 0;
+        let Some(wire) = self.control().links.get_mut(&link).filter(|_| dials) else {
+            return;
+        };
+        wire.renewed = true;
+        let (path, pause) = (wire.path, wire.again.saturating_sub(ctx.now));
+        ctx.count("links made beside old ones");
+        self.control_soon(ctx, pause, ControlEvent::Dial(path));
     }
 
     fn link_up(&mut self, ctx: &mut Context, end: EndId, made: Dialing) {
@@ -48,6 +71,7 @@ impl Machine {
             path,
             heard,
             again,
+            renewed: false,
         };
         control.links.insert(link, wire);
         let link = LinkId(link);
@@ -98,7 +122,7 @@ impl Machine {
             return;
         };
         ctx.network.close(ctx.now, wire.end);
-        if self.host == 0 || wire.path == WITNESS_PATH {
+        if !wire.renewed && (self.host == 0 || wire.path == WITNESS_PATH) {
             let pause = wire.again.saturating_sub(ctx.now);
             self.control_soon(ctx, pause, ControlEvent::Dial(wire.path));
         }

@@ -145,11 +145,12 @@ impl World {
                         bytes.extend_from_within(..);
                     }
                 }
-                if let Some(wire) = self.wire_of(link).filter(|wire| self.wires[*wire]) {
+                if self.wire_of(link).is_some_and(|wire| self.wires[wire]) {
+                    let (now, latency, jitter) = (self.now, self.latency, ms(self.dice(3)));
                     // In order on one link.
-                    let at = self.links[wire].map_or(self.now, |(_, last)| last.max(self.now))
-                        + ms(self.dice(3));
-                    self.links[wire] = Some((link, at));
+                    let last = self.last(link).expect("it has a wire");
+                    let at = (*last).max(now + latency) + jitter;
+                    *last = at;
                     self.later(
                         1 - who,
                         at.saturating_sub(self.now) + ms(1),
@@ -157,13 +158,16 @@ impl World {
                     );
                 }
             }
+            NodeAction::LinkRenew { link } => {
+                if let Some(wire) = self.wire_of(link) {
+                    self.renew_link(who, wire);
+                }
+            }
             NodeAction::LinkClose { link, .. } => {
                 if self.witness_link(link) == Some(who) {
                     return self.close_witness_link(who);
                 }
-                if let Some(wire) = self.wire_of(link) {
-                    self.drop_link(wire);
-                }
+                self.close_link(link);
             }
             NodeAction::WriteSuperblock {
                 volume,
