@@ -1,11 +1,6 @@
 //! Clocks since boot that are not where they were: in another run, in another machine, after a
 //! pause. As root, for time namespaces. (The clock of a process that runs cannot be moved, and the
 //! machine's own must not be; jumps are thrown by the stories and the simulator.)
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test speaks by failing, and prints what it measured"
-)]
-
 use lockstep_api::quantity::Size;
 use lockstep_api::volume::CreateVolume;
 use lockstep_initiator::core::multipath::Options;

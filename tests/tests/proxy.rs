@@ -92,9 +92,9 @@ fn a_node_that_starts_without_its_image_keeps_its_paths() {
     let mut pair = Pair::with_volume("noimage");
     let mut one = pair.login(0).unwrap();
     assert_eq!(write(&mut one, 0, 7, 4096), 0);
+    let image = pair.image(1);
     pair.nodes[1].kill();
     // Its disk is not there when the daemon starts.
-    let image = pair.image(1);
     let away = pair.directory.path().join("away");
     std::fs::rename(&image, &away).unwrap();
     pair.nodes[1].start();
