@@ -4,8 +4,10 @@
 
 mod actions;
 mod answers;
+mod damage;
 mod deletion;
 mod facts;
+mod forced;
 mod frames;
 mod lane;
 pub(crate) mod links;
@@ -93,6 +95,7 @@ pub(crate) enum Written {
     Acceptor,
     Config,
     Maintenance,
+    Forced,
 }
 
 /// A copy on this node, with what is needed to write its superblock.
@@ -173,6 +176,8 @@ pub(crate) struct Control {
     /// Since when the partner is there.
     partner_since: Option<Instant>,
     schedule: schedule::Schedule,
+    notes: forced::Notes,
+    places: damage::Places,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -301,6 +306,8 @@ impl Control {
             entry_due: now,
             partner_since: None,
             schedule: schedule::Schedule::default(),
+            notes: forced::Notes::read(&state)?,
+            places: damage::Places::default(),
             stopped: false,
             stopping: false,
             failure: None,
@@ -365,6 +372,7 @@ impl Control {
             self.order(ToShard::Sessions);
             self.retry_copies(now);
             self.verify_by_schedule();
+            self.forget_forced();
         }
         if now >= self.entry_due {
             self.enter_myself(now);
@@ -448,6 +456,9 @@ impl Control {
                     FromShard::Volume(id, FromVolume::Verified(found)) => Some((*id, *found)),
                     _ => None,
                 };
+                if let FromShard::Volume(id, word) = &report {
+                    self.places.note(*id, word, forced::since_1970());
+                }
                 self.tell(NodeEvent::Shard(report));
                 if let Some((id, found)) = verified {
                     self.verified(id, &found);

@@ -71,11 +71,6 @@ pub(crate) fn on_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Seconds since 1970 as `2026-11-02 14:03:59` UTC.
-pub(crate) fn time(seconds: u64) -> String {
-    lockstep_api::moment::utc(seconds)
-}
-
 /// `2 d 3 h`, `4 min`, `12 s`: two units at most.
 pub(crate) fn duration(seconds: u64) -> String {
     match seconds {
@@ -91,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_has_two_units_at_most() {
+    fn durations_have_two_units_at_most() {
         assert_eq!(duration(93_784), "1 d 2 h");
     }
 

@@ -1,7 +1,6 @@
-//! Moments as people read them.
+//! Times as people read them.
 
-/// Seconds since 1970 as `2026-11-02 14:03:59`, in UTC. A wall clock that is wrong by ages gives a
-/// year with more digits.
+/// Seconds since 1970 as `2026-11-02 14:03:59` UTC.
 #[must_use]
 pub fn utc(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
@@ -35,10 +34,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_calendar_dates() {
+    fn times_are_calendar_dates() {
         assert_eq!(utc(0), "1970-01-01 00:00:00");
         assert_eq!(utc(951_782_400), "2000-02-29 00:00:00");
         assert_eq!(utc(1_793_628_239), "2026-11-02 14:03:59");
-        assert!(utc(u64::MAX).starts_with("584554051"), "no year is too far");
     }
 }
