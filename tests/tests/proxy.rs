@@ -98,6 +98,16 @@ fn a_node_that_starts_without_its_image_keeps_its_paths() {
     let away = pair.directory.path().join("away");
     std::fs::rename(&image, &away).unwrap();
     pair.nodes[1].start();
+    // The other node goes on alone as soon as an initiator needs it.
+    let start = Instant::now();
+    while write(&mut one, 16, 6, 4096) != 0 {
+        assert!(
+            start.elapsed() < SOON,
+            "{:#?}",
+            pair.nodes[0].client().status()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let mut two = login_soon(&pair, 1);
     let start = Instant::now();
     while write(&mut two, 8, 5, 4096) != 0 {
