@@ -6,8 +6,11 @@ use lockstep_api::{Client, ClientError};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self as unix, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -31,12 +34,15 @@ pub struct Node {
     child: Option<Child>,
 }
 
-/// Two addresses of loopback that nobody uses.
+/// Two addresses of loopback that nobody uses. They are this process's until it ends: tests run at
+/// the same time, each in a process of its own, and a node that was killed leaves its ports open
+/// for whoever looks.
 ///
 /// # Panics
 /// If there are none.
 pub fn free_addresses() -> [SocketAddr; 2] {
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    static CLAIMS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) + std::process::id() * 16;
         let [_, high, low, _] = (step << 10).to_be_bytes();
@@ -45,7 +51,14 @@ pub fn free_addresses() -> [SocketAddr; 2] {
         let free = |address: SocketAddr| {
             (0..PORTS).all(|offset| TcpListener::bind(at(address, offset)).is_ok())
         };
+        // An abstract name has one holder in the machine, and goes with it.
+        let name = format!("lockstep-test-{}", pair[0].ip());
+        let name = unix::SocketAddr::from_abstract_name(name).expect("a short name");
+        let Ok(claim) = UnixListener::bind_addr(&name) else {
+            continue;
+        };
         if pair.into_iter().all(free) {
+            CLAIMS.lock().expect("nobody panics with it").push(claim);
             return pair;
         }
     }

@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
@@ -57,6 +57,17 @@ fn login(ready: &Value, node: usize, chap: Option<Account>) -> Client {
     Client::login(portal(ready, node), parameters).unwrap()
 }
 
+/// The portal of the first node, and the base from which the demo counts it: what one demo finds
+/// free by itself, another one that starts at the same moment may find as well.
+fn portal_base() -> (SocketAddr, String) {
+    let [first, _] = free_addresses();
+    let IpAddr::V4(ip) = first.ip() else {
+        unreachable!("loopback")
+    };
+    let base = Ipv4Addr::from(u32::from(ip) - 1);
+    (first, format!("{base}:{}", first.port()))
+}
+
 fn process(value: &Value) -> Pid {
     Pid::from_raw(i32::try_from(value.as_u64().unwrap()).unwrap()).unwrap()
 }
@@ -66,15 +77,7 @@ fn a_kept_pair_serves_is_restarted_by_its_own_command_and_goes_with_the_demo() {
     let directory = Directory::new("kept");
     let secret = directory.path().join("chap");
     std::fs::write(&secret, "a secret of some length\n").unwrap();
-    let [first, _] = free_addresses();
-    let IpAddr::V4(ip) = first.ip() else {
-        unreachable!("loopback")
-    };
-    let base = format!(
-        "{}:{}",
-        std::net::Ipv4Addr::from(u32::from(ip) - 1),
-        first.port()
-    );
+    let (first, base) = portal_base();
     let below = directory.path().join("pair");
     let (mut demo, ready) = keep(&[
         "--volume-size",
@@ -141,6 +144,7 @@ fn a_kept_pair_serves_is_restarted_by_its_own_command_and_goes_with_the_demo() {
 fn what_the_demo_records_plays_again_to_the_same_actions() {
     let directory = Directory::new("recorded");
     let tapes = directory.path().join("tapes");
+    let (_, base) = portal_base();
     let program = program::lockstep();
     let ended = run(
         &program.to_string_lossy(),
@@ -149,6 +153,8 @@ fn what_the_demo_records_plays_again_to_the_same_actions() {
             "--json",
             "--volume-size",
             "32MiB",
+            "--portal-base",
+            &base,
             "--record",
             &tapes.to_string_lossy(),
         ],

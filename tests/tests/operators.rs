@@ -283,63 +283,117 @@ fn outdated(name: &str) -> Pair {
     pair
 }
 
+/// A scrape of the node.
+fn metrics(node: &Node) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(node.metrics()).unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// What was decided is in the volume, among the concerns and in the metrics.
+fn assert_shown(node: &mut Node, what: &str, lost: &str) {
+    let forced = node.volume(VOLUME).unwrap().forced.unwrap();
+    let sentence = forced.sentence();
+    assert!(
+        sentence.contains(what) && sentence.contains(lost),
+        "{sentence}"
+    );
+    let concerns = node.client().status().unwrap().concerns;
+    assert!(concerns.iter().any(|it| it.why == sentence), "{concerns:?}");
+    let gauge = format!("lockstep_volume_forced{{volume=\"{VOLUME}\"}} 1");
+    assert!(metrics(node).contains(&gauge));
+}
+
 #[test]
-fn a_copy_is_served_by_force_and_never_mixed_with_one_that_returns() {
-    for kept in [1_u8, 2] {
-        let mut pair = outdated("force");
-        let client = pair.nodes[0].client();
-        let todo = client.status().unwrap().concerns.into_iter();
-        let todo: Vec<String> = todo.map(|it| it.todo).collect();
-        assert!(
-            todo.iter()
-                .any(|it| it.contains(&format!("force-activate {VOLUME}"))),
-            "{todo:?}"
-        );
-        // It may still be heard for some moments; then only the confirmation is missing.
-        pair.nodes[0].wait_for("a word on the confirmation", START_LIMIT, |node| {
-            let why = refused(node.client().force_activate(VOLUME, "", false));
-            why.contains("its name was not repeated")
+fn a_copy_is_served_by_force_and_kept_when_the_other_one_returns() {
+    force_and_keep(1);
+}
+
+#[test]
+fn a_copy_is_served_by_force_and_given_up_when_the_other_one_returns() {
+    force_and_keep(2);
+}
+
+/// Node 1 serves by force what is out of date; when node 2 returns, the two are never mixed, and
+/// one of them is kept.
+fn force_and_keep(kept: u8) {
+    let mut pair = outdated("force");
+    let client = pair.nodes[0].client();
+    let todo = client.status().unwrap().concerns.into_iter();
+    let todo: Vec<String> = todo.map(|it| it.todo).collect();
+    assert!(
+        todo.iter()
+            .any(|it| it.contains(&format!("force-activate {VOLUME}"))),
+        "{todo:?}"
+    );
+    // It may still be heard for some moments; then only the confirmation is missing.
+    pair.nodes[0].wait_for("a word on the confirmation", START_LIMIT, |node| {
+        let why = refused(node.client().force_activate(VOLUME, "", false));
+        why.contains("its name was not repeated")
+    });
+    client.force_activate(VOLUME, VOLUME, false).unwrap();
+    pair.nodes[0].wait_for("its service", START_LIMIT, |node| {
+        node.volume(VOLUME)
+            .is_ok_and(|it| it.state == "serving-alone")
+    });
+    assert_eq!(read(&pair, 0), 1, "what the other copy alone holds is lost");
+    write(&pair, 0, 3);
+    assert_shown(&mut pair.nodes[0], "by force since", "only node 2 holds");
+    // A restart does not forget it.
+    pair.nodes[0].kill();
+    pair.nodes[0].start();
+    pair.nodes[0].wait_for("its service", START_LIMIT, |node| {
+        node.volume(VOLUME)
+            .is_ok_and(|it| it.state == "serving-alone")
+    });
+    assert_shown(&mut pair.nodes[0], "by force since", "only node 2 holds");
+    let why = refused(client.force_activate(VOLUME, VOLUME, false));
+    assert!(why.contains("it is served here"), "{why}");
+    pair.nodes[1].start();
+    for node in &mut pair.nodes {
+        node.wait_for("split brain", START_LIMIT, |node| {
+            let volume = node.volume(VOLUME);
+            volume.is_ok_and(|it| it.state == "split-brain" && it.partner_dirty.is_some())
         });
-        client.force_activate(VOLUME, VOLUME, false).unwrap();
-        pair.nodes[0].wait_for("its service", START_LIMIT, |node| {
-            node.volume(VOLUME)
-                .is_ok_and(|it| it.state == "serving-alone")
-        });
-        assert_eq!(read(&pair, 0), 1, "what the other copy alone holds is lost");
-        write(&pair, 0, 3);
-        let why = refused(client.force_activate(VOLUME, VOLUME, false));
-        assert!(why.contains("it is served here"), "{why}");
-        pair.nodes[1].start();
-        for node in &mut pair.nodes {
-            node.wait_for("split brain", START_LIMIT, |node| {
-                let volume = node.volume(VOLUME);
-                volume.is_ok_and(|it| it.state == "split-brain" && it.partner_dirty.is_some())
-            });
-        }
-        let volume = pair.nodes[0].volume(VOLUME).unwrap();
-        assert!(
-            volume.dirty > 0 && volume.partner_dirty > Some(0),
-            "{volume:?}"
-        );
-        let keep = kept.to_string();
-        let why = refused(client.resolve_volume(VOLUME, &keep, ""));
-        assert!(why.contains(&format!("node {}", 3 - kept)), "{why}");
-        assert!(refused(client.resolve_volume(VOLUME, "9", VOLUME)).contains("no node"));
-        client
-            .resolve_volume(VOLUME, &format!("node{kept}"), VOLUME)
-            .unwrap();
-        pair.wait_mirrored();
-        for node in 0..2 {
-            assert_eq!(read(&pair, node), if kept == 1 { 3 } else { 2 });
-        }
-        let log = pair.nodes[0].log() + &pair.nodes[1].log();
-        assert!(
-            !log.contains("everything is compared"),
-            "both had marked what they wrote"
-        );
-        assert_eq!(
-            lockstep_initiator::verify::first_difference(&pair.image(0), &pair.image(1)).unwrap(),
-            None
-        );
     }
+    let volume = pair.nodes[0].volume(VOLUME).unwrap();
+    assert!(
+        volume.dirty > 0 && volume.partner_dirty > Some(0),
+        "{volume:?}"
+    );
+    let keep = kept.to_string();
+    let why = refused(client.resolve_volume(VOLUME, &keep, ""));
+    assert!(why.contains(&format!("node {}", 3 - kept)), "{why}");
+    assert!(refused(client.resolve_volume(VOLUME, "9", VOLUME)).contains("no node"));
+    client
+        .resolve_volume(VOLUME, &format!("node{kept}"), VOLUME)
+        .unwrap();
+    pair.wait_mirrored();
+    // Only now nothing is at stake any more; each node had shown what was given up.
+    let given_up = format!("what node {} wrote apart", 3 - kept);
+    for node in &mut pair.nodes {
+        node.wait_for("the end of what was forced", START_LIMIT, |node| {
+            node.volume(VOLUME).is_ok_and(|it| it.forced.is_none())
+        });
+        let metrics = metrics(node);
+        let gauge = format!("lockstep_volume_forced{{volume=\"{VOLUME}\"}} 0");
+        assert!(metrics.contains(&gauge), "{metrics}");
+        assert!(node.log().contains(&given_up), "{}", node.log());
+    }
+    for node in 0..2 {
+        assert_eq!(read(&pair, node), if kept == 1 { 3 } else { 2 });
+    }
+    let log = pair.nodes[0].log() + &pair.nodes[1].log();
+    assert!(
+        !log.contains("everything is compared"),
+        "both had marked what they wrote"
+    );
+    assert_eq!(
+        lockstep_initiator::verify::first_difference(&pair.image(0), &pair.image(1)).unwrap(),
+        None
+    );
 }

@@ -269,41 +269,59 @@ fn metadata_of_another_volume_are_refused_and_both_disks_left_as_they_are() {
     content::assert_both_hold(&pair, &mut ledger);
 }
 
+/// Where the intents of a small volume lie, and how long a sector of them is.
+const INTENTS: (u64, usize) = (64 << 10, 512);
+/// After one page of intents: the dirty bits.
+const DIRTY: (u64, usize) = (68 << 10, 4096);
+
 #[test]
-fn damaged_and_misdirected_intents_and_dirty_bits_are_named_and_what_they_stand_for_compared() {
-    /// Where intents and, after one page of them, the dirty bits of a small volume lie.
-    const PARTS: [(u64, usize); 2] = [(64 << 10, 512), (68 << 10, 4096)];
-    for (at, len) in PARTS {
-        for misdirected in [false, true] {
-            let mut pair = Pair::with_volume("sector");
-            let ledger = written(&pair, None);
-            // What it is out of step with is in these very bits.
-            pair.nodes[1].kill();
-            let mut ledger = written_through(&pair, 0, ledger);
-            let file = metadata(&pair, 1, VOLUME);
-            let open = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(&file)
-                .unwrap();
-            let bytes = if misdirected {
-                let mut other = vec![0; len];
-                let from = PARTS.iter().find(|it| it.0 != at).unwrap().0;
-                open.read_exact_at(&mut other, from).unwrap();
-                other
-            } else {
-                vec![0xa5; len / 4]
-            };
-            open.write_all_at(&bytes, at).unwrap();
-            pair.nodes[1].start();
-            pair.wait_mirrored();
-            assert!(has_event(
-                &pair.nodes[1],
-                "parts of its metadata were damaged"
-            ));
-            content::assert_both_hold(&pair, &mut ledger);
-        }
-    }
+fn damaged_intents_are_named_and_what_they_stand_for_compared() {
+    put_over(INTENTS, None);
+}
+
+#[test]
+fn misdirected_intents_are_named_and_what_they_stand_for_compared() {
+    put_over(INTENTS, Some(DIRTY));
+}
+
+#[test]
+fn damaged_dirty_bits_are_named_and_what_they_stand_for_compared() {
+    put_over(DIRTY, None);
+}
+
+#[test]
+fn misdirected_dirty_bits_are_named_and_what_they_stand_for_compared() {
+    put_over(DIRTY, Some(INTENTS));
+}
+
+/// Writes noise, or what lies elsewhere, over a part of the metadata of a node that is behind.
+fn put_over((at, len): (u64, usize), elsewhere: Option<(u64, usize)>) {
+    let mut pair = Pair::with_volume("sector");
+    let ledger = written(&pair, None);
+    // What it is out of step with is in these very bits.
+    pair.nodes[1].kill();
+    let mut ledger = written_through(&pair, 0, ledger);
+    let file = metadata(&pair, 1, VOLUME);
+    let open = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&file)
+        .unwrap();
+    let bytes = if let Some((from, _)) = elsewhere {
+        let mut other = vec![0; len];
+        open.read_exact_at(&mut other, from).unwrap();
+        other
+    } else {
+        vec![0xa5; len / 4]
+    };
+    open.write_all_at(&bytes, at).unwrap();
+    pair.nodes[1].start();
+    pair.wait_mirrored();
+    assert!(has_event(
+        &pair.nodes[1],
+        "parts of its metadata were damaged"
+    ));
+    content::assert_both_hold(&pair, &mut ledger);
 }
 
 /// A load of a second once that node serves alone.

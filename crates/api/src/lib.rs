@@ -4,11 +4,14 @@
 
 pub mod client;
 pub mod error;
+pub mod forced;
+pub mod health;
 pub mod node;
 pub mod pool;
 pub mod quantity;
 pub mod resync;
 pub mod status;
+pub mod time;
 pub mod verify;
 pub mod volume;
 

@@ -1,5 +1,7 @@
 //! Volumes: what is asked for, and what is.
 
+use crate::forced::Forced;
+use crate::health::{Damage, SlowPart};
 use crate::quantity::Size;
 use crate::resync::{Pace, Priority};
 use crate::verify::Verify;
@@ -168,6 +170,10 @@ pub struct Volume {
     pub members: Vec<u8>,
     /// Number of the node that orders its operations; 0: none yet.
     pub owner: u8,
+    /// An operator's decision under which acknowledged writes may have been lost; until both copies
+    /// are equal again.
+    #[serde(default)]
+    pub forced: Option<Forced>,
     /// Bytes that the partner's copy lacks (or may lack).
     pub dirty: u64,
     /// What the partner says of its own copy in the same way; absent: it is not heard.
@@ -194,6 +200,16 @@ pub struct Volume {
     /// Times that blocks of this node's copy were rewritten from the other one.
     #[serde(default)]
     pub repaired: u64,
+    /// Reads that no copy could answer: initiators were told MEDIUM ERROR.
+    #[serde(default)]
+    pub unreadable_lost: u64,
+    /// The newest places of this node's copy that were found damaged since its daemon started, at
+    /// most 8, newest first.
+    #[serde(default)]
+    pub damage: Vec<Damage>,
+    /// Parts that are far slower than usual.
+    #[serde(default)]
+    pub slow: Vec<SlowPart>,
     /// Bytes that this node compared with the partner's copy in resyncs since its daemon started.
     #[serde(default)]
     pub resync_compared: u64,

@@ -4,8 +4,10 @@
 
 mod actions;
 mod answers;
+mod damage;
 mod deletion;
 mod facts;
+mod forced;
 mod frames;
 mod lane;
 pub(crate) mod links;
@@ -92,6 +94,7 @@ pub(crate) enum Written {
     Acceptor,
     Config,
     Maintenance,
+    Forced,
 }
 
 /// A copy on this node, with what is needed to write its superblock.
@@ -172,6 +175,8 @@ pub(crate) struct Control {
     /// Since when the partner is there.
     partner_since: Option<Instant>,
     schedule: verify::Schedule,
+    notes: forced::Notes,
+    places: damage::Places,
     /// `Node` said that nothing is left to do.
     stopped: bool,
     stopping: bool,
@@ -300,6 +305,8 @@ impl Control {
             entry_due: now,
             partner_since: None,
             schedule: verify::Schedule::default(),
+            notes: forced::Notes::read(&state)?,
+            places: damage::Places::default(),
             stopped: false,
             stopping: false,
             failure: None,
@@ -360,6 +367,7 @@ impl Control {
             self.order(ToShard::Sessions);
             self.retry_copies(now);
             self.verify_by_schedule(now);
+            self.forget_forced();
         }
         if now >= self.entry_due {
             self.enter_myself(now);
@@ -443,6 +451,9 @@ impl Control {
                     FromShard::Volume(id, FromVolume::Verified(found)) => Some((*id, *found)),
                     _ => None,
                 };
+                if let FromShard::Volume(id, word) = &report {
+                    self.places.note(*id, word, forced::since_1970());
+                }
                 self.tell(NodeEvent::Shard(report));
                 if let Some((id, found)) = verified {
                     self.verified(id, &found);

@@ -1,6 +1,7 @@
 //! The Prometheus text, made afresh for each scrape from what the shard counts and what the
 //! status says. Labels are names from the configuration, never names that a stranger chose.
 
+use lockstep_api::node::MaintenanceState;
 use lockstep_api::status::{Level, PathStatus, Status};
 use lockstep_api::volume::Volume;
 use lockstep_engine::counters::{Counters, LATENCY_BOUNDS_US, Latencies, VolumeCounters};
@@ -53,6 +54,11 @@ fn node(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
         Level::Degraded => 1.0,
         Level::Critical => 2.0,
     };
+    let maintenance = match status.maintenance {
+        MaintenanceState::Off => 0.0,
+        MaintenanceState::Entering => 1.0,
+        MaintenanceState::On => 2.0,
+    };
     vec![
         gauge(
             "lockstep_info",
@@ -68,6 +74,11 @@ fn node(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             "lockstep_uptime_seconds",
             "Since the daemon started.",
             vec![(&[], float(status.uptime_s))],
+        ),
+        gauge(
+            "lockstep_node_maintenance",
+            "0 serves as ever, 1 hands its volumes over, 2 in maintenance.",
+            vec![(&[], maintenance)],
         ),
         gauge(
             "lockstep_pool_generation",
@@ -230,6 +241,15 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
             )
         })
     });
+    let slow = volumes.iter().flat_map(|volume| {
+        ["write", "flush", "partner", "partner-flush"].map(|part| {
+            let is_slow = volume.slow.iter().any(|it| it.part == part);
+            (
+                vec![("volume", volume.name.as_str()), ("part", part)],
+                truth(is_slow),
+            )
+        })
+    });
     vec![
         family(
             "lockstep_volume_size_bytes",
@@ -255,6 +275,11 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
             "lockstep_volume_dirty_bytes",
             "What the partner's copy may lack.",
             each(|v| float(v.dirty)),
+        ),
+        family(
+            "lockstep_volume_forced",
+            "Whether an operator's decision is in force under which writes may have been lost.",
+            each(|v| truth(v.forced.is_some())),
         ),
         family(
             "lockstep_volume_resync_done_bytes",
@@ -285,6 +310,11 @@ fn volumes(volumes: &[Volume]) -> Vec<MetricFamily> {
             "lockstep_volume_resync_latency_seconds",
             "95th percentile of reads and writes while the resync runs; 0: none runs, or not known.",
             each(|v| v.pace.as_ref().map_or(0.0, |p| float(p.under_way_us) / 1e6)),
+        ),
+        family(
+            "lockstep_volume_slow",
+            "Whether a part is ten times slower than usual since half a minute.",
+            slow.collect(),
         ),
         family(
             "lockstep_volume_sessions",
@@ -381,6 +411,11 @@ fn commands(status: &Status, counters: &Counters) -> Vec<MetricFamily> {
             "lockstep_volume_repaired_total",
             "Times that blocks of this node's copy were rewritten from the partner's.",
             |_, c| c.repaired,
+        ),
+        total(
+            "lockstep_volume_unreadable_lost_total",
+            "Reads that no copy could answer.",
+            |_, c| c.unreadable_lost,
         ),
         total(
             "lockstep_volume_verify_compared_bytes_total",

@@ -12,6 +12,7 @@ mod pool;
 mod status;
 #[cfg(test)]
 mod tests;
+mod told;
 mod volumes;
 mod votes;
 mod witness;

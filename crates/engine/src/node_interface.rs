@@ -9,8 +9,8 @@ use core::time::Duration;
 use lockstep_mirror::control::{Incarnation, NodeId, Time, VolumeId, WitnessId};
 use lockstep_mirror::control_frame::PoolVersion;
 use lockstep_mirror::lease::Timing;
-pub use lockstep_mirror::membership::Severity;
-pub use lockstep_mirror::membership::status::{Standing, VolumeStatus};
+pub use lockstep_mirror::membership::status::{Standing, State, VolumeStatus};
+pub use lockstep_mirror::membership::{Forced, Severity};
 
 /// One control connection to the partner, named by the driver; never reused in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -255,6 +255,14 @@ pub enum NodeAction {
         link: LinkId,
         /// Nothing came on it any more; else its peer is not believed.
         silent: bool,
+    },
+    /// An operator's decision that may have given acknowledged writes up is in force here: it is
+    /// to be shown until both copies are equal again.
+    Forced {
+        /// The volume.
+        volume: VolumeId,
+        /// What was decided.
+        forced: Forced,
     },
     /// For the shard that holds the volume or target named in it.
     Order(ToShard),

@@ -41,7 +41,7 @@ fn sides(volume: &Volume, me: u8, keep: &str, since: Option<u64>) -> Vec<String>
         None => "unknown".to_owned(),
     };
     let since = since.map_or_else(String::new, |at| {
-        format!(", since {} UTC", output::time(at))
+        format!(", since {} UTC", lockstep_api::time::utc(at))
     });
     vec![
         format!(

@@ -27,7 +27,7 @@ pub(crate) fn run(client: &Client, which: &EventsWhich, json: bool) -> anyhow::R
                 output::line(&output::plain(&format!(
                     "{:>6}  {}  {:8}  {}: {} ({})",
                     event.number,
-                    output::time(event.time),
+                    lockstep_api::time::utc(event.time),
                     event.level.word(),
                     event.subject,
                     event.text,

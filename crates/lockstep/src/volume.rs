@@ -280,6 +280,45 @@ fn pace(pace: &Pace) -> String {
     )
 }
 
+/// What is not well with this node's disk, and what is far slower than usual.
+fn health(volume: &Volume) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if volume.unreadable > 0 || volume.repaired > 0 || volume.unreadable_lost > 0 {
+        let text = format!(
+            "{} reads found unreadable blocks on this node, {} repairs from the other one, {} reads \
+            that no copy could answer (since its daemon started)",
+            volume.unreadable, volume.repaired, volume.unreadable_lost
+        );
+        rows.push(("this disk", text));
+    }
+    for place in &volume.damage {
+        let text = format!(
+            "blocks {} to {} {}, {} UTC",
+            place.first_block,
+            place.first_block + place.blocks.max(1) - 1,
+            place.outcome.words(),
+            lockstep_api::time::utc(place.at)
+        );
+        rows.push(("damage", text));
+    }
+    for slow in &volume.slow {
+        let what = match slow.part.as_str() {
+            "write" => "writes to this disk",
+            "flush" => "flushes of this disk",
+            "partner-flush" => "flushes of the other node",
+            _ => "writes to the other node",
+        };
+        let text = format!(
+            "{what}: more than {} µs for {}; usually 99 of 100 within {} µs",
+            slow.lately_us,
+            output::duration(slow.for_s),
+            slow.usual_us
+        );
+        rows.push(("slow", text));
+    }
+    rows
+}
+
 fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
     if json {
         return output::json(volume);
@@ -310,6 +349,7 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
         ("dirty", Size(volume.dirty).rounded()),
         ("sessions", volume.sessions.to_string()),
     ];
+    rows.extend(volume.forced.as_ref().map(|it| ("forced", it.sentence())));
     rows.extend(volume.resync.map(|p| ("resync", resync(volume, &p))));
     rows.extend(volume.pace.as_ref().map(|it| ("because", pace(it))));
     if volume.resync_restarts > 0 {
@@ -337,13 +377,7 @@ fn show(volume: &Volume, json: bool) -> anyhow::Result<()> {
     }
     rows.extend(volume.provisioning.map(|p| ("provisioning", progress(&p))));
     rows.extend(volume.verify.as_ref().map(|it| ("verified", verified(it))));
-    if volume.unreadable > 0 || volume.repaired > 0 {
-        let text = format!(
-            "{} reads found unreadable blocks on this node, {} repairs from the other one",
-            volume.unreadable, volume.repaired
-        );
-        rows.push(("this disk", text));
-    }
+    rows.extend(health(volume));
     for replica in &volume.replicas {
         let owner = if volume.owner == replica.node {
             ", owner"

@@ -164,6 +164,20 @@ pub struct Verified {
     pub unreadable: u64,
 }
 
+/// What may become slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
+pub enum SlowPart {
+    /// Writes to the store of this node.
+    Write,
+    /// Flushes of it.
+    Flush,
+    /// What the partner is asked to store: the links, its machine, its disk.
+    Partner,
+    /// What it is asked to flush.
+    PartnerFlush,
+}
+
 /// `Node` to a volume's data path. Each order supersedes the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
@@ -338,6 +352,17 @@ pub enum FromVolume {
     Verified(Verified),
     /// A copy stood still for no reason that has a name, and was begun anew.
     ResyncRestarted,
+    /// A part is ten times slower than usual since half a minute, or not any more.
+    Slow {
+        /// Which.
+        part: SlowPart,
+        /// Whether that begins.
+        begins: bool,
+        /// What 99 of 100 operations take within, usually.
+        usual: Time,
+        /// What most of them take now.
+        lately: Time,
+    },
     /// A block could not be read here. Counted, named in the events.
     Unreadable {
         /// Where.

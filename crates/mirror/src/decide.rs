@@ -151,6 +151,56 @@ pub enum Plan {
     },
 }
 
+/// Which rows of the table in `docs/membership.md` led to a plan: a row that is never met is a hole
+/// in the tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows(u16);
+
+/// One of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// Different volumes or sizes.
+    Refused,
+    /// Both blank.
+    BothBlank,
+    /// Both went their own way.
+    SplitBrain,
+    /// They did, and a person has chosen.
+    Resolved,
+    /// They did, and at most one wrote.
+    OneWrote,
+    /// Neither holds everything.
+    NobodyEligible,
+    /// Both go on as before.
+    NoRestart,
+    /// Both hold everything, and one of them has stepped down.
+    SteppedDown,
+    /// Both hold everything, one of them crashed.
+    OneCrashed,
+    /// Both hold everything, the owner is the source.
+    BothRestarted,
+    /// One holds everything.
+    OneEligible,
+}
+
+impl Rows {
+    /// Notes one more.
+    pub const fn note(&mut self, row: Row) {
+        self.0 |= 1 << row as u16;
+    }
+
+    /// Notes all of these.
+    pub const fn join(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether it was met.
+    #[must_use]
+    pub const fn has(self, row: Row) -> bool {
+        self.0 & 1 << row as u16 != 0
+    }
+}
+
 /// The plan for two copies. `register`: the value that a completed read of the register would
 /// give, that is the one accepted with the highest ballot by either node.
 #[must_use]
@@ -167,27 +217,56 @@ pub fn decide_preferring(
     register: Option<Configuration>,
     prefer: Option<NodeId>,
 ) -> Plan {
+    explain(mine, theirs, register, prefer).0
+}
+
+/// As [`decide_preferring`], with the reasons.
+#[must_use]
+pub fn explain(
+    mine: &Record,
+    theirs: &Record,
+    register: Option<Configuration>,
+    prefer: Option<NodeId>,
+) -> (Plan, Rows) {
+    let mut rows = Rows::default();
+    let plan = plan(mine, theirs, register, prefer, &mut rows);
+    (plan, rows)
+}
+
+fn plan(
+    mine: &Record,
+    theirs: &Record,
+    register: Option<Configuration>,
+    prefer: Option<NodeId>,
+    rows: &mut Rows,
+) -> Plan {
     // The lower node number comes first: what follows cannot depend on who evaluates it.
     let (a, b) = if mine.node < theirs.node {
         (mine, theirs)
     } else {
         (theirs, mine)
     };
-    if a.volume != b.volume {
-        return Plan::Refuse(Mismatch::Volume);
-    }
-    if a.size != b.size {
-        return Plan::Refuse(Mismatch::Size);
-    }
-    if a.block_size != b.block_size {
-        return Plan::Refuse(Mismatch::BlockSize);
+    let mismatch = match () {
+        () if a.volume != b.volume => Some(Mismatch::Volume),
+        () if a.size != b.size => Some(Mismatch::Size),
+        () if a.block_size != b.block_size => Some(Mismatch::BlockSize),
+        () => None,
+    };
+    if let Some(mismatch) = mismatch {
+        rows.note(Row::Refused);
+        return Plan::Refuse(mismatch);
     }
     if let Some(plan) = split(a, b) {
+        rows.note(match plan {
+            Plan::SplitBrain => Row::SplitBrain,
+            _ => Row::Resolved,
+        });
         return plan;
     }
     let truth = match (a.configuration.epoch > 0, b.configuration.epoch > 0) {
         (false, false) => match register {
             None => {
+                rows.note(Row::BothBlank);
                 return Plan::Create {
                     agreed: a.create && b.create,
                 };
@@ -197,14 +276,31 @@ pub fn decide_preferring(
         (true, false) => truth(a, b, a, register),
         (false, true) => truth(a, b, b, register),
         (true, true) => match newest(a, b) {
-            Some(newest) => truth(a, b, newest, register),
-            None => return Plan::SplitBrain,
+            Some(newest) => {
+                if !a.succeeds(b) && !b.succeeds(a) {
+                    rows.note(Row::OneWrote);
+                }
+                truth(a, b, newest, register)
+            }
+            None => {
+                rows.note(Row::SplitBrain);
+                return Plan::SplitBrain;
+            }
         },
     };
     match (a.eligible(&truth), b.eligible(&truth)) {
-        (false, false) => Plan::Unavailable { truth },
-        (true, false) => source(a, b, &truth),
-        (false, true) => source(b, a, &truth),
+        (false, false) => {
+            rows.note(Row::NobodyEligible);
+            Plan::Unavailable { truth }
+        }
+        (true, false) => {
+            rows.note(Row::OneEligible);
+            source(a, b, &truth)
+        }
+        (false, true) => {
+            rows.note(Row::OneEligible);
+            source(b, a, &truth)
+        }
         (true, true) => {
             // A copy that is inconsistent does not resume, whatever record it has open besides.
             let adopted = [a, b]
@@ -212,16 +308,18 @@ pub fn decide_preferring(
                 .all(|it| it.configuration.lineage() == truth.lineage() && !it.inconsistent);
             let together = a.with == Some(b.incarnation) && b.with == Some(a.incarnation);
             if adopted && together && prefer.is_none() {
+                rows.note(Row::NoRestart);
                 return Plan::Resume;
             }
-            let from = match (a.crashed, b.crashed, prefer) {
-                (_, _, Some(node)) if node == b.node => b,
-                (_, _, Some(_)) => a,
-                (true, false, _) => b,
-                (false, true, _) => a,
-                _ if truth.owner == b.node => b,
-                _ => a,
+            let (from, row) = match (a.crashed, b.crashed, prefer) {
+                (_, _, Some(node)) if node == b.node => (b, Row::SteppedDown),
+                (_, _, Some(_)) => (a, Row::SteppedDown),
+                (true, false, _) => (b, Row::OneCrashed),
+                (false, true, _) => (a, Row::OneCrashed),
+                _ if truth.owner == b.node => (b, Row::BothRestarted),
+                _ => (a, Row::BothRestarted),
             };
+            rows.note(row);
             source(from, if from.node == a.node { b } else { a }, &truth)
         }
     }

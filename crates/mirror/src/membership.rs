@@ -10,6 +10,7 @@
 //! ```
 
 use crate::control::{Configuration, Incarnation, Time, ToVolume, WitnessId};
+use crate::decide::Rows;
 use crate::register::Ballot;
 use crate::superblock::{Found, Lineage, Superblock};
 use alloc::string::String;
@@ -43,7 +44,7 @@ mod votes;
 pub use ended::{Certified, Left};
 pub use force::ForceRefusal;
 pub use maintenance::Maintenance;
-pub use terms::{Asks, Contact, Output, Settings, Severity, Turn, Why};
+pub use terms::{Asks, Contact, Forced, Output, Settings, Severity, Turn, Why};
 
 /// The control side of one volume on one node.
 #[derive(Clone, Debug)]
@@ -66,6 +67,8 @@ pub struct Membership {
     give_up: bool,
     /// A person decided that this copy is to be served whatever the partner holds.
     force: Option<force::Force>,
+    /// Such a decision has come into force, and was not told yet.
+    forced: Option<Forced>,
     maintenance: Maintenance,
     role: Role,
     path: Path,
@@ -104,6 +107,8 @@ pub struct Membership {
     rate: Rate,
     eject: Option<(Eject, Time)>,
     ejections: u32,
+    /// By which rows of the table plans were made.
+    rows: Rows,
     slow: slow::Slow,
     round: Option<Round>,
     /// The configuration that this node is about to propose or to take.
@@ -156,6 +161,7 @@ impl Membership {
             keep: false,
             give_up: false,
             force: None,
+            forced: None,
             maintenance: Maintenance::Off,
             path: if refused.is_some() {
                 Path::Failed
@@ -194,6 +200,7 @@ impl Membership {
             rate: Rate::default(),
             eject: None,
             ejections: 0,
+            rows: Rows::default(),
             slow: slow::Slow::default(),
             round: None,
             candidate: None,
@@ -235,6 +242,7 @@ impl Membership {
             }
         }
         self.look_at_proxy(turn);
+        turn.out.extend(self.forced.take().map(Output::Forced));
     }
 
     /// One thing; whether there may be more to do.

@@ -21,6 +21,7 @@ mod forwards;
 mod frames;
 mod host;
 mod intake;
+mod latency;
 mod links;
 mod mend;
 mod metadata;
@@ -46,6 +47,7 @@ mod window;
 
 pub use crate::data_frame::blocks_follow;
 pub use counts::{Counts, ResyncStatus, VolumeStatus};
+pub use latency::{Slow, Slowness};
 pub use pace::{PaceReason, PaceStatus};
 pub use verify::VerifyStatus;
 pub use watchdog::ResyncWait;
@@ -138,6 +140,7 @@ pub struct Volume {
     links: Links,
     intake: Intake,
     running: BTreeMap<u64, Running>,
+    watches: latency::Watches,
     bytes_running: u64,
     next_seq: u64,
     /// Numbers received from the owner or source.
@@ -206,6 +209,7 @@ impl Volume {
             links: Links::default(),
             intake: Intake::default(),
             running: BTreeMap::new(),
+            watches: latency::Watches::default(),
             bytes_running: 0,
             next_seq: 1,
             received: Window::default(),

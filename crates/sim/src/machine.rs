@@ -7,6 +7,7 @@ mod connection;
 pub mod control;
 mod death;
 pub mod marks;
+mod states;
 mod storage;
 
 use crate::clock::Clock;
@@ -148,6 +149,7 @@ pub struct Process {
     pub shard: Shard,
     /// The control side.
     pub control: control::Control,
+    states: states::States,
     memory: Memory,
     connections: Vec<Option<Connection>>,
     generations: Vec<u32>,
@@ -185,6 +187,7 @@ impl Machine {
         self.watch.started();
         let control = control::Control::new(self, now);
         self.process = Some(Process {
+            states: states::States::default(),
             run: self.runs,
             shard,
             control,

@@ -107,6 +107,7 @@ impl Watch {
                 ctx.count("verifications");
                 self.verified = Some(*found);
             }
+            FromVolume::Slow { begins: true, .. } => ctx.count("parts far slower than usual, told"),
             FromVolume::ResyncRestarted => ctx.count("resyncs that stood still, begun anew"),
             _ => {}
         }

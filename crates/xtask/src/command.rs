@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The workspace's root directory.
 pub(crate) fn root() -> PathBuf {
@@ -44,6 +44,21 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("`{shown}` ended with {status}");
     }
     Ok(())
+}
+
+/// Runs it to the end, with our standard error; what it wrote to its standard output. Fails if it
+/// fails.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let shown = show(command);
+    let done = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start `{shown}`"))?;
+    if !done.status.success() {
+        bail!("`{shown}` ended with {}", done.status);
+    }
+    String::from_utf8(done.stdout).with_context(|| format!("`{shown}` did not write text"))
 }
 
 /// The command as a person would type it.

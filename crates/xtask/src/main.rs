@@ -6,6 +6,7 @@
 )]
 
 mod command;
+mod daemon;
 mod debian;
 mod mutants;
 mod parts;

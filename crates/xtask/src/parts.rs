@@ -1,6 +1,7 @@
 //! The parts of `cargo xtask test`, cheapest first, and how each is run.
 
 use crate::command::{cargo, root, run};
+use crate::daemon::{self, Which};
 use crate::{debian, mutants};
 use anyhow::{Result, bail};
 use std::path::PathBuf;
@@ -57,7 +58,7 @@ impl Part {
 }
 
 /// All parts in their order.
-pub(crate) const PARTS: [Part; 12] = [
+pub(crate) const PARTS: [Part; 13] = [
     Part::usual("fmt", "the code is formatted", |_| {
         run(&mut cargo(&["fmt", "--all", "--check"]))
     }),
@@ -106,6 +107,11 @@ pub(crate) const PARTS: [Part; 12] = [
         run(&mut cargo(&["test", "--workspace", "--doc"]))
     }),
     Part::usual(
+        "build",
+        "what is run from here on, as it is released",
+        |_| programs(),
+    ),
+    Part::usual(
         "models",
         "no order of events at a small scope breaks a promise",
         models,
@@ -144,39 +150,56 @@ pub(crate) const PARTS: [Part; 12] = [
     }),
 ];
 
+/// The release build of everything that is run: with one command, so that all share the
+/// dependencies, whose features depend on what is built together.
+fn programs() -> Result<()> {
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--bins",
+        "-p",
+        "lockstep-lockstep",
+        "-p",
+        "lockstep-models",
+        "-p",
+        "lockstep-sim",
+        "-p",
+        "lockstep-faults",
+    ]))
+}
+
+/// One of them.
+fn program(name: &str) -> PathBuf {
+    target().join("release").join(name)
+}
+
 fn models(length: Length) -> Result<()> {
-    let mut arguments = vec!["run", "--release", "-p", "lockstep-models"];
+    programs()?;
+    let mut models = Command::new(program("lockstep-models"));
     if length == Length::Long {
-        arguments.extend(["--", "--long"]);
+        models.arg("--long");
     }
-    run(&mut cargo(&arguments))
+    run(models.current_dir(root()))
 }
 
 fn sim(length: Length) -> Result<()> {
+    programs()?;
     let seeds = if length == Length::Long {
         LONG_SEEDS
     } else {
         SEEDS
     };
-    run(&mut cargo(&[
-        "run",
-        "--release",
-        "-p",
-        "lockstep-sim",
-        "--",
-        "--seeds",
-        seeds,
-    ]))
+    let mut sim = Command::new(program("lockstep-sim"));
+    run(sim.args(["--seeds", seeds]).current_dir(root()))
 }
 
 fn interop(_: Length) -> Result<()> {
     debian::ensure()?;
-    daemon_tests(&[])?;
-    if !debian::is_root() {
-        println!("left out: the tests that pull network cables need root");
-        return Ok(());
+    if debian::is_root() {
+        return daemon_tests(Which::WithCables);
     }
-    daemon_tests(&["--ignored", "cable_"])
+    println!("left out: the tests that pull network cables need root");
+    daemon_tests(Which::Usual)
 }
 
 /// Minutes for which the nemesis rages with each strategy.
@@ -198,20 +221,8 @@ fn faults(length: Length) -> Result<()> {
         Length::Usual => (FAULT_MINUTES, "2"),
         Length::Long => (LONG_FAULT_MINUTES, "20"),
     };
-    // The release build of both: the checker must not be what is slow.
-    run(&mut cargo(&[
-        "build",
-        "--release",
-        "-p",
-        "lockstep-lockstep",
-        "-p",
-        "lockstep-faults",
-        "--bin",
-        "lockstep",
-        "--bin",
-        "lockstep-faults",
-    ]))?;
-    let program = target().join("release").join("lockstep-faults");
+    programs()?;
+    let program = program("lockstep-faults");
     let faults = |arguments: &[&str]| run(Command::new(&program).args(arguments));
     for strategy in ["majority", "heartbeat"] {
         faults(&["--minutes", minutes, "--strategy", strategy])?;
@@ -232,17 +243,13 @@ fn long(_: Length) -> Result<()> {
         "--ignored",
         "long_",
     ]))?;
-    daemon_tests(&["--ignored", "long_"])
+    daemon_tests(Which::Long)
 }
 
-/// The tests that drive the real daemon, the release build; one after the other, for they
-/// measure pauses and share the machine.
-fn daemon_tests(arguments: &[&str]) -> Result<()> {
-    run(&mut cargo(&["build", "--release", "--bin", "lockstep"]))?;
-    let mut command = cargo(&["test", "-p", "lockstep-tests", "--", "--test-threads=1"]);
-    run(command
-        .args(arguments)
-        .env("LOCKSTEP_BIN", target().join("release").join("lockstep")))
+/// The tests that drive the real daemon, the release build.
+fn daemon_tests(which: Which) -> Result<()> {
+    programs()?;
+    daemon::run(which, &program("lockstep"))
 }
 
 /// Where cargo builds.

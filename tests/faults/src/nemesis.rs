@@ -512,8 +512,11 @@ impl Nemesis {
         }
         self.end(stage, &[Machine::Witness]);
         let state = stage.cluster.own(Machine::Witness).join("disk/state");
-        std::fs::remove_dir_all(&state)
-            .with_context(|| format!("the witness's {}", state.display()))?;
+        match std::fs::remove_dir_all(&state) {
+            // It was ended before it had made it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => other.with_context(|| format!("the witness's {}", state.display()))?,
+        }
         self.note("witness loses its votes", "");
         self.add(
             stage.random.duration(10, 5000),

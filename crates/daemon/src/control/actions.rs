@@ -51,6 +51,7 @@ impl Control {
             NodeAction::WriteAcceptor { bytes } => {
                 self.write_state(ACCEPTOR_FILE, bytes, Written::Acceptor);
             }
+            NodeAction::Forced { volume, forced } => self.note_forced(volume, forced),
             NodeAction::VolumeClosed { volume } => self.volume_closed(volume),
             NodeAction::StoreMaintenance { on } => self.store_maintenance(on),
             NodeAction::StoreConfig { bytes } => {
@@ -187,6 +188,15 @@ impl Control {
                 if let Err(why) = result {
                     let text = format!(
                         "maintenance could not be noted, and a restart may not know of it: {why}"
+                    );
+                    self.events
+                        .add(Level::Critical, "disk", &self.config.node_name(), &text);
+                }
+            }
+            Written::Forced => {
+                if let Err(why) = result {
+                    let text = format!(
+                        "an operator's decision could not be noted, and a restart may not show it: {why}"
                     );
                     self.events
                         .add(Level::Critical, "disk", &self.config.node_name(), &text);

@@ -367,14 +367,22 @@ impl Control {
             if let Some(decided) = &mut decided {
                 self.unless_reachable(decided, node.portals_open);
             }
-            view::volume(
+            let view = view::volume(
                 volume,
                 &self.config,
                 local,
                 decided.as_ref(),
                 path.map(|(_, _, status)| status),
                 u32::try_from(here).unwrap_or(u32::MAX),
-            )
+            );
+            Volume {
+                forced: self.notes.of(id).cloned(),
+                damage: self.places.of(id, volume.block_size),
+                slow: path.map_or_else(Vec::new, |(_, _, status)| {
+                    facts::slow(&status.slow, boot_time())
+                }),
+                ..view
+            }
         };
         self.pool.volumes.iter().map(view).collect()
     }

@@ -5,11 +5,13 @@ use super::paths::Path;
 use super::view::Decided;
 use crate::config::Config;
 use crate::pool::{Pool, PoolVolume};
+use lockstep_api::health::SlowPart;
 use lockstep_api::status::{Concern, Level, Mtu, Partner, PathStatus, Witness};
 use lockstep_api::volume::{Progress, Strategy};
 use lockstep_engine::counters::PathCounters;
 use lockstep_engine::node_interface::{NodeStatus, Standing, VolumeStatus};
-use lockstep_mirror::control::{NodeId, VolumeId};
+use lockstep_mirror::control::{NodeId, Time, VolumeId};
+use lockstep_mirror::volume::Slow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -214,6 +216,28 @@ pub(super) fn witness(node: &NodeStatus, pool: &Pool, error: &str) -> Option<Wit
     })
 }
 
+/// What is far slower than usual, in the words of the API.
+pub(super) fn slow(slow: &Slow, now: Time) -> Vec<SlowPart> {
+    let micros = |time: Time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let parts = [
+        ("write", slow.write),
+        ("flush", slow.flush),
+        ("partner", slow.partner),
+        ("partner-flush", slow.partner_flush),
+    ];
+    let holds = parts
+        .into_iter()
+        .filter_map(|(part, it)| Some((part, it.filter(|it| it.holds(now))?)));
+    holds
+        .map(|(part, it)| SlowPart {
+            part: part.into(),
+            usual_us: micros(it.usual),
+            lately_us: micros(it.lately),
+            for_s: now.saturating_sub(it.since).as_secs(),
+        })
+        .collect()
+}
+
 /// How `Node` begins a sentence about a path whose peer it does not believe.
 const REFUSED: &str = "control link on path ";
 
@@ -277,6 +301,25 @@ pub(super) fn general_problems(node: &NodeStatus) -> Vec<Concern> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_slow_is_shown_until_it_is_long_ago() {
+        let slowness = lockstep_mirror::volume::Slowness {
+            usual: Time::from_micros(700),
+            lately: Time::from_millis(80),
+            since: Time::from_secs(100),
+            last: Time::from_secs(150),
+        };
+        let all = Slow {
+            partner: Some(slowness),
+            ..Slow::default()
+        };
+        let shown = slow(&all, Time::from_secs(151));
+        assert_eq!((shown.len(), shown[0].part.as_str()), (1, "partner"));
+        assert_eq!((shown[0].usual_us, shown[0].lately_us), (700, 80_000));
+        assert_eq!(shown[0].for_s, 51);
+        assert!(slow(&all, Time::from_secs(500)).is_empty());
+    }
 
     #[test]
     fn the_smaller_end_of_a_link_is_named() {

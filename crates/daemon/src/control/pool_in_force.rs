@@ -140,6 +140,7 @@ impl Control {
             };
             let open = matches!(local.state, LocalState::Open);
             local.copy.forget();
+            self.places.forget(id);
             (local.state, local.metadata, local.lane) = (LocalState::Leaving, None, None);
             match open {
                 true => self.send_to_thread(ToThread::DetachDisk(id)),

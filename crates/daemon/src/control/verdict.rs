@@ -1,6 +1,7 @@
 //! Whether an operator should worry: every concern with its reason and what to do, from the facts
 //! that the status shows.
 
+use lockstep_api::health::SlowPart;
 use lockstep_api::node::MaintenanceState;
 use lockstep_api::status::{Concern, Level, Partner, PathStatus, Status, Witness};
 use lockstep_api::volume::Volume;
@@ -13,6 +14,21 @@ pub(crate) fn judge(status: &mut Status, edited: bool, general: Vec<Concern>) {
     concerns.extend(maintenance(status.maintenance));
     concerns.extend(general);
     for volume in &status.volumes {
+        concerns.extend(volume.forced.as_ref().map(|it| {
+            concern(
+                Level::Degraded,
+                format!("volume {}", volume.name),
+                it.sentence(),
+                "look at what uses it (file systems, databases); this is shown until both copies \
+                are equal again",
+            )
+        }));
+        concerns.extend(
+            volume
+                .slow
+                .iter()
+                .map(|it| slow(volume, it, &status.partner)),
+        );
         concerns.extend(match (status.maintenance, volume.state.as_str()) {
             (MaintenanceState::Off, _) => of_volume(volume, &status.partner),
             // That it is not served here is meant, and said above.
@@ -157,6 +173,44 @@ fn witness(witness: &Witness) -> Option<Concern> {
             "nothing: it is admitted as soon as both nodes are up",
         )
     })
+}
+
+/// A disk or a partner that is far slower than usual, and not yet given up.
+fn slow(volume: &Volume, slow: &SlowPart, partner: &Partner) -> Concern {
+    let who = match partner.name.as_str() {
+        "" => format!("node {}", partner.node),
+        name => name.to_owned(),
+    };
+    let (what, todo) = match slow.part.as_str() {
+        "write" => (
+            "writes to this node's disk take".to_owned(),
+            "look at that disk (dmesg, smartctl) and at what else uses it",
+        ),
+        "flush" => (
+            "flushes of this node's disk take".to_owned(),
+            "look at that disk (dmesg, smartctl) and at what else uses it",
+        ),
+        "partner-flush" => (
+            format!("{who} takes for flushes"),
+            "look at the disk of that node and at the links to it (lockstep status there)",
+        ),
+        _ => (
+            format!("{who} takes for writes"),
+            "look at the disk of that node and at the links to it (lockstep status there)",
+        ),
+    };
+    let millis = |micros: u64| format!("{}.{}", micros / 1000, micros / 100 % 10);
+    concern(
+        Level::Degraded,
+        format!("volume {}", volume.name),
+        format!(
+            "{what} more than {} ms, for {} s now; 99 of 100 usually take less than {} ms",
+            millis(slow.lately_us),
+            slow.for_s,
+            millis(slow.usual_us)
+        ),
+        todo,
+    )
 }
 
 fn of_volume(volume: &Volume, partner: &Partner) -> Option<Concern> {
@@ -327,6 +381,40 @@ mod tests {
             ..partner
         };
         assert!(level(vec![], gone).concerns[0].why.contains("secret"));
+    }
+
+    #[test]
+    fn a_slow_disk_and_a_slow_partner_are_told_apart() {
+        let part = |part: &str| SlowPart {
+            part: part.into(),
+            usual_us: 700,
+            lately_us: 80_000,
+            for_s: 31,
+        };
+        let slow = Volume {
+            slow: vec![part("write"), part("partner")],
+            ..volume("serving")
+        };
+        let status = level(vec![slow], well());
+        assert_eq!((status.level, status.concerns.len()), (Level::Degraded, 2));
+        let said = |text: &str| status.concerns.iter().any(|it| it.why.contains(text));
+        assert!(said("this node's disk take more than 80.0 ms, for 31 s"));
+        assert!(said("node 2 takes for writes") && said("usually take less than 0.7 ms"));
+    }
+
+    #[test]
+    fn what_was_forced_stays_a_concern_beside_the_state() {
+        let forced = Volume {
+            forced: Some(lockstep_api::forced::Forced {
+                by: 1,
+                kept: 1,
+                ..lockstep_api::forced::Forced::default()
+            }),
+            ..volume("resyncing")
+        };
+        let concerns = level(vec![forced], well()).concerns;
+        assert_eq!(concerns.len(), 2, "{concerns:?}");
+        assert!(concerns.iter().any(|it| it.why.contains("by force since")));
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! Everything that `lockstep status` shows.
 
 use super::Node;
-use crate::node_interface::{LinkStatus, NodeStatus};
+use crate::node_interface::{LinkStatus, NodeStatus, State};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use lockstep_mirror::control::Time;
+use lockstep_mirror::control::{Time, VolumeId};
 
 impl Node {
+    /// Where a volume stands, if there is such a volume.
+    #[must_use]
+    pub fn state(&self, volume: VolumeId) -> Option<State> {
+        self.volumes.get(&volume).map(|it| it.membership.state())
+    }
+
     /// The state of this node as of now.
     #[must_use]
     pub fn status(&self, now: Time) -> NodeStatus {

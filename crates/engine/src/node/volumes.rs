@@ -1,20 +1,19 @@
 //! The volumes of this node: each has a membership that decides; what it decides is carried to
 //! shard, disk and partner from here, and initiators are shown the right paths.
 
+use super::told::told;
 use super::votes::Questions;
 use super::{Node, Turn};
 use crate::interface::{ToShard, VolumeSettings};
 use crate::node_interface::{NodeAction, Severity, VolumeReady};
 use alloc::collections::BTreeSet;
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_mirror::control::{CacheMode, FromVolume, NodeId, Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
 use lockstep_mirror::membership::report::Report;
 use lockstep_mirror::membership::{self, Membership, Output};
-use lockstep_mirror::operation::Extent;
 use lockstep_mirror::superblock::{Found, Superblock};
 use lockstep_scsi::interface::{AccessState, PortGroup};
 
@@ -237,22 +236,8 @@ impl Node {
 
     pub(super) fn volume_said(&mut self, turn: &mut Turn<'_>, id: VolumeId, word: &FromVolume) {
         if let Some(volume) = self.volumes.get_mut(&id) {
-            if let FromVolume::Unreadable { extent } = word {
-                let text = format!(
-                    "bytes {} to {} could not be read here",
-                    extent.offset,
-                    extent.end()
-                );
-                turn.event(Severity::Warning, Some(id), text);
-            }
-            if let Some((severity, text)) = told(word, volume.settings.spec.block_size) {
+            if let Some((severity, text)) = told(word, &volume.settings.spec) {
                 turn.event(severity, Some(id), text);
-            }
-            if let FromVolume::Damaged { parts } = word {
-                let text = format!(
-                    "{parts} parts of its metadata were damaged: all that they stand for is compared before it counts as equal"
-                );
-                turn.event(Severity::Warning, Some(id), text);
             }
             volume.membership.volume_said(turn.now, word);
             turn.touched.insert(id);
@@ -309,6 +294,9 @@ impl Node {
                         slot,
                         bytes,
                     });
+                }
+                Output::Forced(forced) => {
+                    turn.out.push(NodeAction::Forced { volume: id, forced });
                 }
                 Output::Event { severity, text } => turn.event(severity, Some(id), text),
             }
@@ -373,53 +361,4 @@ impl Node {
             turn.out.push(NodeAction::Portals { open });
         }
     }
-}
-
-/// What people are told of a word of the data path, if it is worth an event.
-fn told(word: &FromVolume, block_size: u32) -> Option<(Severity, String)> {
-    let blocks = |extent: &Extent| {
-        let size = u64::from(block_size);
-        format!(
-            "blocks {} to {}",
-            extent.offset / size,
-            extent.end() / size - 1
-        )
-    };
-    Some(match word {
-        FromVolume::ResyncRestarted => (
-            Severity::Warning,
-            "the resync stood still for 30 s without a reason that is known: it was begun anew, \
-             and repeats nothing that was done"
-                .into(),
-        ),
-        FromVolume::Repaired { extent } => (
-            Severity::Warning,
-            format!(
-                "{} were rewritten here from the other node's copy",
-                blocks(extent)
-            ),
-        ),
-        FromVolume::Differs { extent } => (
-            Severity::Error,
-            format!("the copies differ in {}", blocks(extent)),
-        ),
-        FromVolume::Verified(found) => {
-            let severity = match (found.complete, found.differing > found.repaired) {
-                (_, true) => Severity::Error,
-                (false, _) => Severity::Warning,
-                (true, false) => Severity::Info,
-            };
-            let end = match found.complete {
-                true => "both copies were compared",
-                false => "the comparison of both copies was interrupted",
-            };
-            let text = format!(
-                "{end}: {} bytes, {} pieces of 64 KiB differed, {} of them were rewritten, {} could \
-                 not be read in one copy",
-                found.done, found.differing, found.repaired, found.unreadable
-            );
-            (severity, text)
-        }
-        _ => return None,
-    })
 }

@@ -37,7 +37,7 @@ impl Membership {
         if self.round.is_some() {
             return false;
         }
-        match self.plan(turn, &view) {
+        match self.take_plan(turn, &view) {
             Plan::SplitBrain => self.split(turn),
             Plan::Source { node, copy } if node == self.settings.me => {
                 let found = Self::register_value(turn, &view);

@@ -1,7 +1,7 @@
 //! What changes the facts: the partner, the data path, the disk and the operator.
 
 use super::report::Report;
-use super::{Contact, Membership, Path, Role, Sync};
+use super::{Contact, Forced, Membership, Path, Role, Sync};
 use crate::control::{FromVolume, Time, ToVolume, WITNESS, WitnessId};
 use crate::register::Message;
 
@@ -58,7 +58,11 @@ impl Membership {
             return;
         };
         if ok {
+            let split = self.durable.split_brain && !written.split_brain;
             self.durable = written;
+            if split && self.force.is_none() {
+                self.forced = Some(self.kept());
+            }
         } else {
             self.disk_failed = true;
         }
@@ -114,6 +118,7 @@ impl Membership {
             | FromVolume::Repaired { .. }
             | FromVolume::Differs { .. }
             | FromVolume::Verified(_)
+            | FromVolume::Slow { .. }
             | FromVolume::ResyncRestarted => {}
         }
     }
@@ -144,6 +149,22 @@ impl Membership {
         };
         if self.overslept.is_some() && self.current_view().as_ref().is_some_and(same) {
             self.overslept = None;
+        }
+    }
+
+    /// The end of a split brain that is durable here now.
+    fn kept(&self) -> Forced {
+        let me = self.settings.me;
+        let partner = self.settings.partner.unwrap_or(me);
+        let mine = self.durable.configuration.members.contains(me);
+        let said_here = self.keep || self.give_up;
+        Forced::Kept {
+            node: if mine { me } else { partner },
+            by: if said_here { me } else { partner },
+            lost: match mine {
+                true => self.current_view().map(|it| it.dirty),
+                false => Some(self.dirty),
+            },
         }
     }
 

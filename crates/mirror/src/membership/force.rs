@@ -3,7 +3,7 @@
 //! before anything is served; a copy that turns up later is this line's past and is brought up to
 //! date, or it has gone another way and is a split brain. The two are never mixed.
 
-use super::{Contact, Membership, Role, Severity, Turn, Why};
+use super::{Contact, Forced, Membership, Role, Severity, Turn, Why};
 use crate::control::{Configuration, Time};
 use crate::register::Ballot;
 use crate::superblock::Lineage;
@@ -153,6 +153,9 @@ impl Membership {
             return false;
         }
         self.force = None;
+        self.forced = Some(Forced::Activated {
+            corrupt: force.corrupt,
+        });
         (self.round, self.decided, self.adopting) = (None, None, None);
         (self.settled, self.passed_over) = (None, None);
         (self.keep, self.give_up) = (false, false);

@@ -4,7 +4,7 @@
 use super::report::Report;
 use super::{Membership, Output, Role, Round, Severity, Turn, Why};
 use crate::control::{Configuration, Members, NodeId, Time, ToVolume, WitnessId};
-use crate::decide::{Copy, Plan, decide_preferring};
+use crate::decide::{Copy, Plan, Rows, explain};
 use crate::register::{Ballot, Proposal, Step};
 use crate::superblock::Lineage;
 use alloc::format;
@@ -28,17 +28,24 @@ impl Membership {
 
     /// What `decide` says of both records. A side that has stepped down is not preferred.
     pub(super) fn plan(&self, turn: &Turn<'_>, view: &Report) -> Plan {
+        self.explain(turn, view).0
+    }
+
+    /// The same, to be acted upon.
+    pub(super) fn take_plan(&mut self, turn: &Turn<'_>, view: &Report) -> Plan {
+        let (plan, rows) = self.explain(turn, view);
+        self.rows.join(rows);
+        plan
+    }
+
+    fn explain(&self, turn: &Turn<'_>, view: &Report) -> (Plan, Rows) {
         let prefer = match (self.quiet() && self.would_yield(), view.yields) {
             (false, true) => Some(self.settings.me),
             (true, false) => self.settings.partner,
             _ => None,
         };
-        decide_preferring(
-            &self.record(),
-            &view.record,
-            Self::register_value(turn, view),
-            prefer,
-        )
+        let register = Self::register_value(turn, view);
+        explain(&self.record(), &view.record, register, prefer)
     }
 
     /// Idle, and the partner's word is here.
@@ -61,7 +68,7 @@ impl Membership {
             self.why = Why::Deciding;
             return false;
         }
-        match self.plan(turn, view) {
+        match self.take_plan(turn, view) {
             Plan::SplitBrain => self.split(turn),
             Plan::Refuse(mismatch) => {
                 self.why = Why::Mismatch(mismatch);

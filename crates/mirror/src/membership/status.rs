@@ -2,6 +2,7 @@
 
 use super::{Membership, Path, Role, Sync, Why};
 use crate::control::{Configuration, Members, NodeId, Time};
+use crate::decide::Rows;
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
@@ -97,6 +98,17 @@ pub struct VolumeStatus {
     pub partner_dirty: Option<u64>,
 }
 
+/// Where a volume stands, without words: for tests that ask whether each state was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// How this node stands to it.
+    pub standing: Standing,
+    /// Why nobody is served, if so.
+    pub why: Option<Why>,
+    /// By which rows of the table the two copies were compared in this run.
+    pub rows: Rows,
+}
+
 impl Membership {
     /// Whether initiators may be served here now or within moments: portals stay open for it.
     #[must_use]
@@ -144,16 +156,32 @@ impl Membership {
         matches!(self.role, Role::Target { .. })
     }
 
-    /// Everything at once.
+    /// Where it stands.
     #[must_use]
-    pub fn status(&self, now: Time) -> VolumeStatus {
-        let standing = match self.role {
+    pub const fn state(&self) -> State {
+        State {
+            standing: self.standing(),
+            why: match self.role {
+                Role::Idle => Some(self.why),
+                _ => None,
+            },
+            rows: self.rows,
+        }
+    }
+
+    const fn standing(&self) -> Standing {
+        match self.role {
             Role::Idle => Standing::Waiting,
             Role::Member => Standing::Mirrored,
             Role::Alone(Sync::Off) => Standing::Alone,
             Role::Alone(_) => Standing::Source,
             Role::Target { .. } => Standing::Target,
-        };
+        }
+    }
+
+    /// Everything at once.
+    #[must_use]
+    pub fn status(&self, now: Time) -> VolumeStatus {
         let copying = matches!(self.role, Role::Alone(Sync::Copying { .. }));
         let rate = if copying {
             self.rate.bytes_per_second
@@ -161,7 +189,7 @@ impl Membership {
             0
         };
         VolumeStatus {
-            standing,
+            standing: self.standing(),
             detail: self.detail() + &self.slow_reason(now),
             servable: self.servable(),
             lazy: self.is_lazy(),

@@ -73,6 +73,26 @@ pub enum Severity {
     Error,
 }
 
+/// A decision of an operator under which acknowledged writes may have been given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forced {
+    /// This copy is served whatever the other one holds.
+    Activated {
+        /// A resync had begun to write into it and not ended.
+        corrupt: bool,
+    },
+    /// After a split brain one copy was kept.
+    Kept {
+        /// Whose.
+        node: NodeId,
+        /// Where the operator said so.
+        by: NodeId,
+        /// Bytes that are marked on the other copy: what was written there, as far as it is known
+        /// here.
+        lost: Option<u64>,
+    },
+}
+
 /// What a membership wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -85,6 +105,8 @@ pub enum Output {
         /// Its contents.
         bytes: Vec<u8>,
     },
+    /// An operator's decision that may have given acknowledged writes up is in force here.
+    Forced(Forced),
     /// Something that a person may want to read.
     Event {
         /// How much it matters.

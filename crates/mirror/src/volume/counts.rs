@@ -1,6 +1,7 @@
 //! Plain numbers about a volume's data path, for status and metrics.
 
 use super::Volume;
+use super::latency::Slow;
 use super::pace::PaceStatus;
 use super::stage::Stage;
 use super::verify::VerifyStatus;
@@ -50,6 +51,8 @@ pub struct Counts {
     pub full_resyncs: u64,
     /// Reads of initiators that found blocks unreadable here while the partner was a member.
     pub unreadable: u64,
+    /// Reads that no copy could answer, neither this one nor the partner's.
+    pub unreadable_lost: u64,
     /// Times that blocks here were rewritten from the partner.
     pub repaired: u64,
     /// Times that the partner's blocks were rewritten from here because it asked.
@@ -114,6 +117,8 @@ pub struct VolumeStatus {
     pub verify: Option<VerifyStatus>,
     /// A copy, if one is under way.
     pub resync: Option<ResyncStatus>,
+    /// What is much slower than usual.
+    pub slow: Slow,
     /// Counters.
     pub counts: Counts,
 }
@@ -146,6 +151,7 @@ impl Volume {
             intents: self.intents.count(),
             verify: self.verify_status(),
             resync: self.resync_status(),
+            slow: self.watches.slow(),
             counts: self.counts,
         }
     }

@@ -4,7 +4,7 @@
 use super::stage::{Role, Stage};
 use super::turn::Turn;
 use super::{Use, Volume};
-use crate::control::{CacheMode, Time};
+use crate::control::{CacheMode, SlowPart, Time};
 use crate::data_frame::DataFrame;
 use crate::volume_action::{ChannelId, Refusal, Ticket};
 use crate::volume_io::{Io, IoError, Value};
@@ -102,12 +102,17 @@ impl Volume {
         }
         if let Some(flush) = self.flushes.get_mut(&id) {
             flush.here = true;
+            let since = flush.since;
+            self.took(SlowPart::Flush, since, turn);
         }
     }
 
-    pub(super) fn flushed_there(&mut self, id: u64) {
-        if let Some(flush) = self.flushes.get_mut(&id) {
-            flush.there = true;
+    pub(super) fn flushed_there(&mut self, id: u64, turn: &mut Turn<'_>) {
+        if let Some(flush) = self.flushes.get_mut(&id)
+            && !core::mem::replace(&mut flush.there, true)
+        {
+            let since = flush.since;
+            self.took(SlowPart::PartnerFlush, since, turn);
         }
     }
 

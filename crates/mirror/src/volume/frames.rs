@@ -166,7 +166,7 @@ impl Volume {
             (Owner | Replica | Target, DataFrame::Flush { id }) => {
                 self.flush_for_partner(id, channel, turn)
             }
-            (Owner | Replica | Alone, DataFrame::Flushed { id }) => self.flushed_there(id),
+            (Owner | Replica | Alone, DataFrame::Flushed { id }) => self.flushed_there(id, turn),
 
             (Target, DataFrame::AskBits { offset }) => self.bits_asked(offset, channel, turn),
             (Alone, DataFrame::Bits { offset, bits }) => self.bits_came(offset, &bits, turn),

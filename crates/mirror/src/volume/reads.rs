@@ -226,6 +226,7 @@ impl Volume {
             turn.tell(FromVolume::Unreadable {
                 extent: read.extent,
             });
+            self.counts.unreadable_lost += 1;
             return turn.complete(read.ticket, Err(Refusal::Unreadable));
         }
         self.go_on_reading(id, turn);
@@ -266,6 +267,7 @@ impl Volume {
                 self.reads.stirred = true;
             } else {
                 let read = self.remove_read(id);
+                self.counts.unreadable_lost += 1;
                 turn.complete(read.ticket, Err(Refusal::Unreadable));
             }
         }

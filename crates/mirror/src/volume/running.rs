@@ -4,7 +4,7 @@ use super::links::Asked;
 use super::stage::{Role, Stage};
 use super::turn::Turn;
 use super::{Use, Volume};
-use crate::control::Time;
+use crate::control::{SlowPart, Time};
 use crate::data_frame::DataFrame;
 use crate::frame::HEADER_LEN;
 use crate::intents::Begin;
@@ -38,6 +38,8 @@ pub(super) struct Running {
     /// A State that the engine has got.
     pub(super) handed_over: bool,
     pub(super) since: Time,
+    /// When the disk here was asked to write it.
+    at_disk: Time,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +89,7 @@ impl Running {
             released: false,
             handed_over: false,
             since,
+            at_disk: since,
         }
     }
 
@@ -103,6 +106,10 @@ impl Running {
             Origin::Forward(_) => HEADER_LEN as u64,
             _ => weight(&self.operation),
         }
+    }
+
+    const fn is_write(&self) -> bool {
+        matches!(self.operation, Operation::Write { .. })
     }
 
     pub(super) fn overlaps(&self, extent: Extent) -> bool {
@@ -162,6 +169,7 @@ impl Volume {
             .get_mut(&seq)
             .expect("it was just inserted or looked at");
         running.local = Local::Applying;
+        running.at_disk = turn.now;
         let io = match running.operation {
             Operation::Write {
                 extent,
@@ -229,6 +237,14 @@ impl Volume {
         turn: &mut Turn<'_>,
     ) {
         self.applying -= 1;
+        // What a resync writes here may use the disk up, and what has no data takes its own time.
+        if let (Ok(_), Some(running)) = (result, self.running.get(&seq))
+            && running.is_write()
+            && self.role() != Role::Target
+        {
+            let since = running.at_disk;
+            self.took(SlowPart::Write, since, turn);
+        }
         match result {
             Ok(_) => self.applied_well(seq, turn),
             // Alone, a write that did not happen is this initiator's affair; with a partner or a
@@ -324,8 +340,21 @@ impl Volume {
         if let Some(running) = self.running.get_mut(&seq) {
             if !core::mem::replace(&mut running.confirmed, true) {
                 self.links.relieve(running.channel, running.weight());
+                let (origin, since) = (running.origin, running.since);
+                if running.is_write() && self.asks_partner(origin) {
+                    self.took(SlowPart::Partner, since, turn);
+                }
             }
             self.finish(seq, turn);
+        }
+    }
+
+    /// Whether the word that the partner holds an operation is an answer to this node.
+    const fn asks_partner(&self, origin: Origin) -> bool {
+        match self.role() {
+            Role::Owner => true,
+            Role::Replica => matches!(origin, Origin::Here(_)),
+            Role::Alone | Role::Target | Role::Out => false,
         }
     }
 

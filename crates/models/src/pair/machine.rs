@@ -308,7 +308,7 @@ impl World {
                     };
                     process.writing = Some(superblock);
                 }
-                Output::Event { .. } => {}
+                Output::Event { .. } | Output::Forced(_) => {}
             }
         }
         if let Some(mut report) = process.membership.report(vote)

@@ -271,6 +271,11 @@ impl Machine {
         {
             return self.leave(ctx);
         }
+        if let Some(process) = &mut self.process
+            && let Some(state) = process.control.node.state(VOLUME)
+        {
+            process.states.note(ctx, state);
+        }
         self.arm_node(ctx);
     }
 
@@ -401,6 +406,7 @@ impl Machine {
             }
             // Nothing is deleted here.
             NodeAction::FindInitiators { .. } | NodeAction::PartnerInitiators { .. } => {}
+            NodeAction::Forced { .. } => ctx.count("operators' decisions in force"),
             NodeAction::Portals { open } => {
                 ctx.trace(self.host, || {
                     if open {

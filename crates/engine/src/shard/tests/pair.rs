@@ -4,7 +4,7 @@ use super::initiator::{BUSY, GOOD, NO_UNIT, Session};
 use super::world::World;
 use crate::interface::{Action, Event, ToShard};
 use alloc::vec::Vec;
-use lockstep_mirror::control::{Incarnation, NodeId, Time};
+use lockstep_mirror::control::{FromVolume, Incarnation, NodeId, SlowPart, Time};
 
 /// Two nodes with so many slots each, a data connection, and a mirrored volume.
 fn pair(slots: [u32; 2]) -> World {
@@ -199,4 +199,39 @@ fn the_first_connection_of_each_link_is_dialed_before_the_second_of_any() {
         _ => None,
     });
     assert_eq!(dialed.collect::<Vec<_>>(), [0, 1, 0, 1, 0, 1]);
+}
+
+/// Both nodes tell: one of its partner, the other of its disk.
+#[test]
+fn a_disk_that_becomes_far_slower_than_it_was_is_told_on_both_nodes() {
+    let mut world = pair([8, 8]);
+    let mut session = Session::login(&mut world, 0);
+    for _ in 0..30 {
+        for block in 0..40 {
+            let write = session.write(&mut world, 0, block, 1);
+            assert_eq!(session.answer(&mut world, write), Some(GOOD));
+        }
+        world.pass(Time::from_millis(1100));
+        world.heartbeat();
+    }
+    for _ in 0..200 {
+        world.nodes[1].held = true;
+        let write = session.write(&mut world, 0, 7, 2);
+        world.pass(Time::from_millis(200));
+        world.nodes[1].held = false;
+        world.run();
+        assert_eq!(session.answer(&mut world, write), Some(GOOD));
+        world.heartbeat();
+    }
+    let told = |node: &super::world::Machine| {
+        let slow = node.told.iter().filter_map(|word| match word {
+            FromVolume::Slow { part, begins, .. } => Some((*part, *begins)),
+            _ => None,
+        });
+        slow.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&world.nodes[0]), [(SlowPart::Partner, true)]);
+    assert_eq!(told(&world.nodes[1]), [(SlowPart::Write, true)]);
+    let slow = world.nodes[0].shard.counters().volumes[0].2.slow;
+    assert!(slow.partner.is_some() && slow.write.is_none());
 }

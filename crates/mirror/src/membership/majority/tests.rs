@@ -108,7 +108,7 @@ impl Side {
                 match output {
                     Output::Order(order) => self.orders.push(order),
                     Output::WriteSuperblock { .. } => self.membership.superblock_written(true),
-                    Output::Event { .. } => {}
+                    Output::Event { .. } | Output::Forced(_) => {}
                 }
             }
             let asks = self.membership.asks();

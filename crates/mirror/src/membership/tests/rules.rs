@@ -44,7 +44,7 @@ fn step(membership: &mut Membership, now: Time) -> Vec<ToVolume> {
                     orders.push(order);
                 }
                 Output::WriteSuperblock { .. } => membership.superblock_written(true),
-                Output::Event { .. } => {}
+                Output::Event { .. } | Output::Forced(_) => {}
             }
         }
     }

@@ -216,6 +216,9 @@ impl World {
             NodeAction::PartnerInitiators { number, found } => {
                 self.say(alloc::format!("{} heard {number}: {found:?}", who + 1));
             }
+            NodeAction::Forced { forced, .. } => {
+                self.say(alloc::format!("{} {forced:?}", who + 1));
+            }
             NodeAction::Portals { open } => {
                 self.say(alloc::format!("{} portals {open}", who + 1));
                 self.machines[who].portals = open;
