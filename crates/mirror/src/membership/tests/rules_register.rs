@@ -95,7 +95,7 @@ impl Meeting {
                 }
                 Output::Order(order) => self.orders.push(order),
                 Output::WriteSuperblock { .. } if disk => self.membership.superblock_written(true),
-                Output::WriteSuperblock { .. } | Output::Event { .. } => {}
+                Output::WriteSuperblock { .. } | Output::Event { .. } | Output::Forced(_) => {}
             }
         }
     }
