@@ -295,7 +295,7 @@ fn metrics(node: &Node) -> String {
 }
 
 /// What was decided is in the volume, among the concerns and in the metrics.
-fn assert_shown(node: &mut Node, what: &str, lost: &str) {
+fn assert_shown(node: &Node, what: &str, lost: &str) {
     let forced = node.volume(VOLUME).unwrap().forced.unwrap();
     let sentence = forced.sentence();
     assert!(
@@ -342,7 +342,7 @@ fn force_and_keep(kept: u8) {
     });
     assert_eq!(read(&pair, 0), 1, "what the other copy alone holds is lost");
     write(&pair, 0, 3);
-    assert_shown(&mut pair.nodes[0], "by force since", "only node 2 holds");
+    assert_shown(&pair.nodes[0], "by force since", "only node 2 holds");
     // A restart does not forget it.
     pair.nodes[0].kill();
     pair.nodes[0].start();
@@ -350,7 +350,7 @@ fn force_and_keep(kept: u8) {
         node.volume(VOLUME)
             .is_ok_and(|it| it.state == "serving-alone")
     });
-    assert_shown(&mut pair.nodes[0], "by force since", "only node 2 holds");
+    assert_shown(&pair.nodes[0], "by force since", "only node 2 holds");
     let why = refused(client.force_activate(VOLUME, VOLUME, false));
     assert!(why.contains("it is served here"), "{why}");
     pair.nodes[1].start();

@@ -63,6 +63,11 @@ pub enum Fault {
     SlowDisks(usize),
     /// See above.
     NormalDisks(usize),
+    /// For so many milliseconds a node's disk takes longer for each write than the other one waits:
+    /// it is put out, and again when it tries to join.
+    CrawlDisk(usize, u64),
+    /// An operator says that what made a node slow is mended, on the node that serves.
+    Pardon,
     /// A node's disk fails every write and flush from now on.
     FailDisk(usize),
     /// It is replaced by an empty one, and the daemon started anew.
@@ -141,6 +146,7 @@ enum Kind {
     Isolate,
     Reset,
     SlowDisks,
+    CrawlDisk,
     FailedDisk,
     HangReads,
     Unreadable,
@@ -149,7 +155,7 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 27] = [
+const KINDS: [Kind; 28] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
@@ -172,6 +178,7 @@ const KINDS: [Kind; 27] = [
     Kind::Isolate,
     Kind::Reset,
     Kind::SlowDisks,
+    Kind::CrawlDisk,
     Kind::FailedDisk,
     Kind::HangReads,
     Kind::Unreadable,
@@ -198,6 +205,8 @@ pub struct Situation {
     pub together: bool,
     /// A disk was replaced in this run; that takes long.
     pub replaced: bool,
+    /// A disk has crawled once in this run; that takes long.
+    pub crawled: bool,
     /// The initiators have rested once in this run; that takes long.
     pub rested: bool,
     /// A power cut now may not take acknowledged writes along (cache mode).
@@ -418,6 +427,14 @@ impl Plan {
                 (soon, Fault::SlowDisks(node)),
                 (long, Fault::NormalDisks(node)),
             ],
+            Kind::CrawlDisk if now.together && !now.crawled => {
+                // The first wait is 30 s. The longer one is slow still when the node comes back.
+                let ms = match prng.chance(500) {
+                    true => prng.between(8000, 20_000),
+                    false => prng.between(38_000, 55_000),
+                };
+                vec![(soon, Fault::CrawlDisk(node, ms))]
+            }
             Kind::FailedDisk if now.together && !now.replaced => vec![
                 (soon, Fault::FailDisk(node)),
                 (long + prng.millis(3000, 12_000), Fault::ReplaceDisk(node)),
@@ -492,6 +509,8 @@ impl Fault {
             Self::ResetData(_) => "data channels reset under way",
             Self::Reset => "streams reset",
             Self::SlowDisks(_) => "disks slow",
+            Self::CrawlDisk(..) => "disks that crawl",
+            Self::Pardon => "pardons of a slow node",
             Self::FailDisk(_) => "disks failed",
             Self::ReplaceDisk(_) => "disks replaced",
             Self::Unreadable(_) => "sectors become unreadable",
@@ -540,6 +559,7 @@ mod tests {
         isolated: None,
         together: true,
         replaced: false,
+        crawled: false,
         rested: false,
         power_cut_allowed: true,
         majority: false,
@@ -569,7 +589,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 24), (true, 35)] {
+        for (witness, kinds) in [(false, 25), (true, 36)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

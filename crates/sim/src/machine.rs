@@ -123,6 +123,8 @@ pub struct Machine {
     pub witness_link: Option<LinkId>,
     /// How fast its disks are now.
     pub speed: DiskSpeed,
+    /// Its disk takes longer for each write of blocks than the other node waits.
+    pub crawls: bool,
     /// Its disk fails every write and flush.
     pub disk_fails: bool,
     /// Reads that are begun before do not end before.

@@ -111,6 +111,14 @@ pub struct World {
     last_power_cut: Option<Duration>,
     /// A disk failed and was replaced.
     replaced: bool,
+    /// A disk was so slow that its node is put out.
+    crawled: bool,
+    /// How often the present run of each node has put the other one out for slowness.
+    ejected: [u32; 2],
+    /// One was, and the two have not come together in the calm since.
+    put_out: bool,
+    /// No later than this does the last wait for it end.
+    waits_until: Duration,
     /// An operator decided for a copy, and the two have not come together since; at most until.
     deciding: Option<Duration>,
     /// The split that came of it was resolved.
@@ -195,6 +203,7 @@ impl World {
             witness_link: witness.as_ref().map(|it| it.links[host]),
             speed,
             disk_fails: false,
+            crawls: false,
             hung_until: Duration::ZERO,
             bad: BTreeSet::new(),
             process: None,
@@ -222,6 +231,10 @@ impl World {
             rest: None,
             last_power_cut: None,
             replaced: false,
+            crawled: false,
+            ejected: [0; 2],
+            put_out: false,
+            waits_until: Duration::ZERO,
             deciding: None,
             chosen: false,
             line_before: None,

@@ -92,6 +92,8 @@ pub struct VolumeStatus {
     pub unreadable: u64,
     /// Times that the partner was put out for slowness in this run.
     pub ejections: u32,
+    /// For how long it may not join yet because of that.
+    pub rejoin_in: Option<Duration>,
     /// Why the partner could not serve it if this node stopped now; `None`: it could.
     pub needed: Option<String>,
     /// Bytes that the partner says are marked on its copy; `None`: it is not heard.
@@ -207,6 +209,7 @@ impl Membership {
             proxying: self.passes(),
             unreadable: self.unreadable,
             ejections: self.ejections,
+            rejoin_in: self.waits_for_slow(now),
             needed: self.needed(),
             partner_dirty: self.current_view().map(|it| it.dirty),
         }

@@ -340,6 +340,22 @@ impl Machine {
         self.tell(ctx, NodeEvent::Operator(order));
     }
 
+    /// An operator ends the wait of a partner that was put out for slowness.
+    pub fn pardon(&mut self, ctx: &mut Context) {
+        if self.is_running() {
+            let order = Operator::Rejoin { volume: VOLUME };
+            self.tell(ctx, NodeEvent::Operator(order));
+        }
+    }
+
+    /// How often this run has put its partner out for slowness, and for how long that still waits.
+    pub fn slowness(&self, ctx: &Context) -> Option<(u32, Duration)> {
+        let process = self.process.as_ref()?;
+        let status = process.control.node.status(self.clock.read(ctx.now));
+        let (_, volume) = status.volumes.iter().find(|(id, _)| *id == VOLUME)?;
+        Some((volume.ejections, volume.rejoin_in.unwrap_or_default()))
+    }
+
     /// An operator has the copy here served by force; whether the daemon takes that.
     pub fn force(&mut self, ctx: &mut Context) -> bool {
         let (volume, corrupt) = (VOLUME, false);

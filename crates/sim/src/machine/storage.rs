@@ -48,7 +48,11 @@ impl Machine {
         ctx.trace(self.host, || format!("io {} {}", key.id, brief(&io)));
         let number = process.next_job;
         process.next_job += 1;
-        let delay = duration(&mut self.prng, self.speed, &io);
+        let blocks = matches!(io, Io::Write { .. } | Io::Zero { .. } | Io::Discard { .. });
+        let delay = match self.crawls && blocks {
+            true => self.prng.millis(CRAWL.0, CRAWL.1),
+            false => duration(&mut self.prng, self.speed, &io),
+        };
         let delay = match &io {
             Io::Read { .. } => delay + self.hung_until.saturating_sub(ctx.now),
             _ => delay,
@@ -287,6 +291,10 @@ fn heal(bad: &mut BTreeSet<u64>, offset: u64, len: u64) {
         bad.remove(&sector);
     }
 }
+
+/// What a write takes on a disk that crawls, in milliseconds: more than the 5 s after which an
+/// operation is late, less than after which the disk counts as failed.
+const CRAWL: (u64, u64) = (5300, 7500);
 
 /// A disk that hangs for longer fails the operation, which is another fault.
 const LONGEST: Duration = Duration::from_secs(8);

@@ -17,6 +17,7 @@ impl World {
         self.inconsistent_disks_do_not_serve();
         self.differences_are_marked();
         self.inspect_majority();
+        self.count_slowness();
         self.decide_between();
         if self.isolated.is_none() && self.together() {
             self.cut_off = None;
@@ -143,6 +144,20 @@ impl World {
         }
     }
 
+    /// Counts nodes that are put out for slowness. Their wait is bounded, and ends by itself.
+    fn count_slowness(&mut self) {
+        for node in 0..2 {
+            let (times, wait) = self.machines[node].slowness(&self.ctx).unwrap_or_default();
+            for _ in self.ejected[node]..times {
+                self.ctx.count("nodes put out for slowness");
+                self.put_out = true;
+            }
+            self.ejected[node] = times;
+            // Its clock may be slower than ours.
+            self.waits_until = self.waits_until.max(self.ctx.now + wait * 11 / 10);
+        }
+    }
+
     fn check_calm(&mut self, since: Duration) {
         let now = self.ctx.now;
         if now > since + Duration::from_secs(5) {
@@ -163,12 +178,15 @@ impl World {
             ));
         }
         if now > since + Duration::from_secs(5) && self.together() {
+            if self.put_out {
+                self.ctx.count("runs in which such a node came back");
+            }
             self.phase = Phase::Ending;
             self.ctx.trace("world", || "both serve: the load ends");
             for client in &mut self.clients {
                 client.running = false;
             }
-        } else if now > since + SETTLE {
+        } else if now > since.max(self.waits_until) + SETTLE {
             let state = [0, 1].map(|node| self.machines[node].describe(&self.ctx));
             self.violation(format!(
                 "the nodes did not come together within {SETTLE:?}: {} / {}",

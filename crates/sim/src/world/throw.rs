@@ -82,6 +82,21 @@ impl World {
                     slow: 20,
                 };
             }
+            Fault::CrawlDisk(node, ms) => {
+                self.machines[node].crawls = true;
+                self.crawled = true;
+                let over = Duration::from_millis(ms);
+                self.ctx.after(over, What::Fault(Fault::NormalDisks(node)));
+                // Nothing else is begun meanwhile: a node that is gone is not put out.
+                let over = self.ctx.now + over;
+                self.rest = Some(self.rest.map_or(over, |until| until.max(over)));
+                self.plan.until = self.plan.until.max(over);
+            }
+            Fault::Pardon => {
+                for machine in &mut self.machines {
+                    machine.pardon(&mut self.ctx);
+                }
+            }
             Fault::Unreadable(node) => {
                 let sectors = self.shape.size / SECTOR as u64;
                 for _ in 0..self.chance.between(1, 40) {
@@ -102,6 +117,7 @@ impl World {
                 self.machines[node].hung_until = until.min(self.plan.until);
             }
             Fault::NormalDisks(node) => {
+                self.machines[node].crawls = false;
                 self.machines[node].speed = DiskSpeed {
                     low: 20,
                     high: 500,
@@ -226,6 +242,7 @@ impl World {
             | Fault::SlowLink(_)
             | Fault::SlowDisks(_)
             | Fault::HangReads(..)
+            | Fault::CrawlDisk(..)
             | Fault::Losses
             | Fault::Nap(_) => !calm,
             // A link of an isolated node stays down until the node rejoins.
@@ -247,6 +264,7 @@ impl World {
             Fault::Enter(node) => !calm && self.machines[node].is_running(),
             Fault::Leave(node) => self.machines[node].is_out_of_service(),
             Fault::NormalLink(_)
+            | Fault::Pardon
             | Fault::NormalDisks(_)
             | Fault::NoLosses
             | Fault::Calm
@@ -282,6 +300,7 @@ impl World {
             isolated: self.isolated,
             together: self.together(),
             replaced: self.replaced,
+            crawled: self.crawled,
             rested: self.rest.is_some(),
             power_cut_allowed: (0..2).all(|node| self.power_cut_allowed(node)),
             majority: self.majority_holds(),
@@ -469,6 +488,12 @@ impl World {
             witness.full = false;
             let delay = self.chance.millis(1, 3000);
             self.ctx.after(delay, What::Fault(Fault::StartWitness));
+        }
+        // A node that was put out for slowness comes back by itself when its wait is over, or when
+        // an operator ends that.
+        if self.crawled && self.chance.chance(500) {
+            let delay = self.chance.millis(0, 20_000);
+            self.ctx.after(delay, What::Fault(Fault::Pardon));
         }
         self.set_losses(0);
         for link in 0..self.node_links().len() {
