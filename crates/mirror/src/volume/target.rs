@@ -14,8 +14,8 @@ use crate::volume_io::{Io, IoError, Value};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
-/// Most comparisons at once; a source has fewer steps.
-const MAX_COMPARISONS: usize = 32;
+/// Most comparisons at once; a source has fewer steps, and a verification asks for no more.
+pub(super) const MAX_COMPARISONS: usize = 32;
 
 #[derive(Default)]
 pub(super) struct Target {

@@ -10,6 +10,7 @@ mod random;
 mod resync;
 mod review;
 mod rules;
+mod rules_resync;
 mod stories;
 mod striping;
 mod world;

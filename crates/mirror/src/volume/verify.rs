@@ -10,6 +10,7 @@
 use super::mend::{Side, Why};
 use super::pace::at_rate;
 use super::stage::Role;
+use super::target::MAX_COMPARISONS;
 use super::turn::Turn;
 use super::{Use, Volume};
 use crate::control::{FromVolume, Repair, Time, Verified};
@@ -84,6 +85,20 @@ impl Verification {
                 && look.order.is_some()
                 && look.since < before
         })
+    }
+
+    /// Comparisons that the partner was asked for.
+    fn asked(&self) -> usize {
+        let asked = |it: &&Look| {
+            matches!(
+                it.state,
+                State::Asking {
+                    channel: Some(_),
+                    ..
+                }
+            )
+        };
+        self.looks.values().filter(asked).count()
     }
 
     pub(super) fn channel_gone(&mut self, gone: ChannelId) {
@@ -253,6 +268,11 @@ impl Volume {
     }
 
     fn send_look(&mut self, step: u64, turn: &mut Turn<'_>) {
+        // The partner passes over what is more: it is asked when others are answered.
+        let full = self
+            .verification
+            .as_ref()
+            .is_some_and(|it| it.asked() >= MAX_COMPARISONS);
         let Some(look) = self.look(step) else { return };
         let State::Asking {
             hashes,
@@ -261,6 +281,10 @@ impl Volume {
         else {
             return;
         };
+        if full {
+            look.since = turn.now;
+            return;
+        }
         let frame = DataFrame::Hashes {
             step,
             extent: look.extent,

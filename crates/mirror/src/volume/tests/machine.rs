@@ -83,6 +83,8 @@ pub(super) struct Machine {
     pub(super) fail_writes: bool,
     /// Reads that are begun do not end until then, nor those that have begun.
     pub(super) hung_until: Time,
+    /// What the disk does only once it is let go.
+    held: Vec<IoId>,
     /// How its resyncs share the volume with initiators.
     pub(super) pacing: Pacing,
 }
@@ -114,6 +116,7 @@ impl Machine {
             dead: BTreeSet::new(),
             fail_writes: false,
             hung_until: Time::ZERO,
+            held: Vec::new(),
             pacing: Pacing::default(),
         }
     }
@@ -135,6 +138,7 @@ impl Machine {
     /// The process and, with it, what was only in memory. Writes under way may land in part.
     pub(super) fn crash(&mut self, chance: &mut Chance, power: bool) {
         self.volume = None;
+        self.held.clear();
         for flight in core::mem::take(&mut self.flights) {
             if flight.effect.is_none() && chance.one_in(2) {
                 self.land_partly(&flight.io, chance);
@@ -388,7 +392,24 @@ impl Machine {
 
     /// Whether the disk may go on with this one at present.
     pub(super) fn moves(&self, which: usize, now: Time) -> bool {
-        now >= self.hung_until || !matches!(self.flights[which].io, Io::Read { .. })
+        let flight = &self.flights[which];
+        let hangs = now < self.hung_until && matches!(flight.io, Io::Read { .. });
+        !hangs && !self.held.contains(&flight.id)
+    }
+
+    /// Whether the disk has a write of blocks that it has not done.
+    pub(super) fn is_writing(&self) -> bool {
+        let write = |it: &Flight| matches!(it.io, Io::Write { .. }) && it.effect.is_none();
+        self.flights.iter().any(write)
+    }
+
+    /// The disk takes its time over all that it has now, and over nothing that comes later.
+    pub(super) fn hold(&mut self) {
+        self.held = self.flights.iter().map(|it| it.id).collect();
+    }
+
+    pub(super) fn let_go(&mut self) {
+        self.held.clear();
     }
 
     /// The disk does one thing of those under way, or reports one that it did.

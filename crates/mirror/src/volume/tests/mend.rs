@@ -9,6 +9,7 @@ use crate::operation::Extent;
 use crate::volume::VolumeStatus;
 use crate::volume::mend::REPAIRS_MAX;
 use crate::volume_action::Refusal;
+use alloc::vec::Vec;
 
 fn status(manager: &Manager, node: usize) -> VolumeStatus {
     let volume = manager.world.machines[node].volume.as_ref();
@@ -261,4 +262,126 @@ fn a_read_whose_repair_ends_with_the_partner_is_answered() {
     let write = manager.world.write(0, 7, 1);
     manager.world.run(Time::from_millis(20));
     assert_eq!(manager.world.result(write), Some(Ok(())));
+}
+
+/// Else the replica would be given, after a write, what the owner held before it.
+#[test]
+fn what_is_being_written_is_not_read_for_a_repair() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    manager.world.read(1, 7, 1);
+    run(&mut manager, Time::from_millis(50));
+    manager.world.machines[1].unreadable.insert(8);
+    let stick = |manager: &mut Manager, stuck| {
+        for channel in &mut manager.world.channels {
+            channel.stuck = stuck;
+        }
+    };
+    stick(&mut manager, true);
+    let read = manager.world.read(1, 8, 1);
+    run(&mut manager, Time::from_millis(50));
+    // The replica has asked; before its question comes, a write begins.
+    manager.world.write(0, 8, 1);
+    while !manager.world.machines[0].is_writing() {
+        assert!(manager.world.step(), "it comes to the disk");
+    }
+    manager.world.machines[0].hold();
+    stick(&mut manager, false);
+    run(&mut manager, Time::from_millis(200));
+    manager.world.machines[0].let_go();
+    run(&mut manager, Time::from_secs(2));
+    assert_eq!(manager.world.result(read), Some(Ok(())));
+    assert_eq!(manager.world.differences(), []);
+}
+
+/// What the partner passed over was not asked for again: after 5 s it was put out.
+#[test]
+fn more_unreadable_blocks_than_the_partner_reads_at_once_are_repaired() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    let places = (0..40).map(|place| place * 20);
+    manager.world.machines[0].unreadable.extend(places.clone());
+    let reads: Vec<_> = places
+        .map(|place| manager.world.read(0, place, 1))
+        .collect();
+    // The partner's disk takes its time: the range of each is locked for long.
+    manager.world.machines[1].hung_until = manager.world.now + Time::from_secs(3);
+    run(&mut manager, Time::from_millis(3500));
+    for read in reads {
+        assert_eq!(manager.world.result(read), Some(Ok(())));
+    }
+    assert_eq!(status(&manager, 1).counts.bad_frames, 0);
+    assert!(manager.world.machines[0].unreadable.is_empty());
+}
+
+/// A partner that answers everything within 5 s is not put out for what it was not asked yet.
+#[test]
+fn a_repair_that_waits_for_its_turn_is_not_late() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    let places = (0..40).map(|place| place * 20);
+    manager.world.machines[0].unreadable.extend(places.clone());
+    for place in places {
+        manager.world.read(0, place, 1);
+    }
+    manager.world.machines[0].told.clear();
+    for _ in 0..3 {
+        manager.world.machines[1].hung_until = manager.world.now + Time::from_secs(9);
+        run(&mut manager, Time::from_secs(3));
+        // What hung is answered; what is asked for then hangs again.
+        manager.world.machines[1].hung_until = Time::ZERO;
+        manager.world.run(Time::ZERO);
+    }
+    let told = &manager.world.machines[0].told;
+    assert!(!told.contains(&FromVolume::Late));
+    assert!(manager.world.machines[0].unreadable.is_empty());
+}
+
+/// The same for comparisons: what is passed over would be asked for again after 10 s only, and a
+/// step that holds its range is late by then.
+#[test]
+fn a_verification_asks_for_no_more_comparisons_than_the_partner_makes_at_once() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    // Each step falls into its smallest pieces.
+    let places = (0..32).map(|place| place * 32);
+    manager.world.machines[1].unreadable.extend(places);
+    let repair = Repair::Report;
+    manager.order(0, ToVolume::Verify { repair });
+    for _ in 0..6 {
+        // All questions come before any is answered, all answers before anything is asked.
+        manager.world.machines[1].hung_until = manager.world.now + Time::from_secs(9);
+        run(&mut manager, Time::from_millis(50));
+        manager.world.machines[1].hung_until = Time::ZERO;
+        for channel in &mut manager.world.channels {
+            channel.stuck = true;
+        }
+        run(&mut manager, Time::from_millis(50));
+        for channel in &mut manager.world.channels {
+            channel.stuck = false;
+        }
+    }
+    run(&mut manager, Time::from_secs(5));
+    let ended = status(&manager, 0).verify.unwrap();
+    assert!(!ended.running && ended.found.complete, "{ended:?}");
+    assert_eq!(ended.found.unreadable, 32);
+    assert_eq!(status(&manager, 1).counts.bad_frames, 0);
+}
+
+#[test]
+fn a_write_under_way_is_no_difference() {
+    let mut manager = pair(CacheMode::WriteThrough);
+    manager.world.machines[0].told.clear();
+    manager.world.write(0, 5, 1);
+    while !manager.world.machines[1].is_writing() {
+        assert!(manager.world.step(), "it comes to both disks");
+    }
+    manager.world.machines[1].hold();
+    run(&mut manager, Time::from_millis(50));
+    let values = [0, 1].map(|node| manager.world.machines[node].value(5));
+    assert_eq!(values, [1, 0]);
+    let repair = Repair::Owner;
+    manager.order(0, ToVolume::Verify { repair });
+    run(&mut manager, Time::from_secs(2));
+    manager.world.machines[1].let_go();
+    run(&mut manager, Time::from_secs(4));
+    let ended = status(&manager, 0).verify.unwrap();
+    assert!(!ended.running && ended.found.complete, "{ended:?}");
+    assert_eq!((ended.found.differing, ended.found.repaired), (0, 0));
 }

@@ -3,7 +3,7 @@
 use super::manager::Manager;
 use super::stories::pair_of;
 use crate::control::{CacheMode, Time};
-use crate::volume_action::Refusal;
+use crate::volume_action::{Refusal, Ticket};
 
 /// Node 0 serves alone; node 1 has started again and passes its commands to it.
 fn proxied(seed: u64) -> Manager {
@@ -165,4 +165,61 @@ fn a_failed_disk_answers_what_it_forwarded_only_once_it_has_expired() {
     );
     manager.world.run(Time::from_secs(6));
     assert_eq!(manager.world.result(forwarded), Some(Err(Refusal::Busy)));
+}
+
+/// The host did a write of the proxy, and its word of that lies in a socket.
+fn done_and_not_told() -> (Manager, Ticket) {
+    let mut manager = proxied(1);
+    manager.heartbeat();
+    let write = manager.world.write(1, 7, 1);
+    while manager.world.machines[0].value(7) == 0 {
+        assert!(manager.world.step());
+    }
+    for channel in &mut manager.world.channels {
+        channel.stuck = true;
+    }
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(write), None);
+    (manager, write)
+}
+
+#[test]
+fn what_the_host_has_done_it_does_not_do_again() {
+    let (mut manager, write) = done_and_not_told();
+    let newer = manager.world.write(0, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(newer), Some(Ok(())));
+    for channel in 0..manager.world.channels.len() {
+        manager.world.cut(channel);
+    }
+    manager.world.run(Time::from_millis(20));
+    manager.world.connect();
+    manager.world.run(Time::from_millis(500));
+    assert_eq!(manager.world.result(write), Some(Ok(())));
+    assert_eq!(manager.world.machines[0].value(7), 2);
+}
+
+#[test]
+fn what_one_run_of_the_host_may_have_done_the_next_one_is_not_asked_for() {
+    let (mut manager, write) = done_and_not_told();
+    manager.crash(0, false);
+    manager.start(0);
+    manager.world.connect();
+    for _ in 0..80 {
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+        manager.adopt(0);
+    }
+    let newer = manager.world.write(0, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(newer), Some(Ok(())));
+    manager.proxy(1);
+    manager.world.run(Time::from_millis(500));
+    let other = manager.world.write(1, 900, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.result(other), Some(Ok(())), "it is the host");
+    assert_eq!(manager.world.machines[0].value(7), 2);
+    assert_eq!(manager.world.result(write), None);
+    manager.world.run(Time::from_secs(4));
+    assert_eq!(manager.world.result(write), Some(Err(Refusal::Busy)));
 }

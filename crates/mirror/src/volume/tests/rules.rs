@@ -204,6 +204,32 @@ fn a_grant_is_obeyed_though_its_initiator_was_told_busy() {
     assert_eq!(volume.expect("it runs").status().running, 0);
 }
 
+/// Nobody may send before the other one listens, and whoever hears the other one say that it is
+/// there agrees: its own word may have come too early, and is not said again.
+#[test]
+fn whoever_comes_first_to_a_configuration_waits_for_the_other() {
+    let mut manager = pair();
+    manager.start_hand_over(0);
+    while manager.hand_overs == 0 {
+        manager.world.run(Time::from_millis(20));
+        manager.listen();
+    }
+    // Node 0 is the new replica, and there; what it says finds the owner of before.
+    manager.world.run(Time::from_millis(20));
+    let early = manager.world.write(0, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    manager.adopt(1);
+    let late = [
+        manager.world.write(0, 300, 1),
+        manager.world.write(1, 900, 1),
+    ];
+    manager.world.run(Time::from_millis(100));
+    for write in [early, late[0], late[1]] {
+        assert_eq!(manager.world.result(write), Some(Ok(())));
+    }
+    assert_eq!(manager.world.differences(), []);
+}
+
 /// Most random volumes are so small that the survivor's own intents cover all of them.
 #[test]
 fn what_only_the_returning_node_had_begun_to_write_is_compared() {
@@ -346,4 +372,20 @@ fn what_only_the_memory_of_a_suspended_node_holds_is_not_acknowledged() {
     manager.world.run(Time::from_millis(100));
     assert_eq!(manager.world.machines[1].value(7), 1, "it is applied");
     assert_eq!(manager.world.result(write), None);
+}
+
+/// It may be on the other copy, and whoever decides may bring it to light.
+#[test]
+fn what_has_a_number_is_not_answered_busy_while_nothing_is_decided() {
+    let mut manager = pair();
+    manager.heartbeat();
+    stick(&mut manager, true);
+    let write = manager.world.write(0, 7, 1);
+    manager.world.run(Time::from_millis(20));
+    assert_eq!(manager.world.machines[0].value(7), 1, "it has a number");
+    manager.order(0, ToVolume::Suspend);
+    let young = manager.world.write(0, 900, 1);
+    manager.world.run(Time::from_secs(9));
+    assert_eq!(manager.world.result(write), None);
+    assert_eq!(manager.world.result(young), Some(Err(Refusal::Busy)));
 }
