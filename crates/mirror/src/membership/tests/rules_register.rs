@@ -110,11 +110,13 @@ impl Meeting {
                 witness,
             } = self.membership.asks();
             let reach = |who: NodeId| others.contains(&who);
-            let answer = own.and_then(|it| self.own.handle(VOLUME, it));
-            answer.map(|it| self.membership.answered(ME, it));
+            if let Some(it) = own.and_then(|it| self.own.handle(VOLUME, it)) {
+                self.membership.answered(ME, it);
+            }
             let asked = partner.filter(|_| reach(PARTNER));
-            let answer = asked.and_then(|it| self.partner.handle(VOLUME, it));
-            answer.map(|it| self.membership.answered(PARTNER, it));
+            if let Some(it) = asked.and_then(|it| self.partner.handle(VOLUME, it)) {
+                self.membership.answered(PARTNER, it);
+            }
             if let Some((id, message)) = witness.filter(|_| reach(WITNESS)) {
                 let answer = self.witness.handle(VOLUME, message).expect("it has room");
                 self.membership.witness_answered(id, answer);
