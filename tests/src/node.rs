@@ -31,6 +31,8 @@ pub struct Node {
     pub directory: PathBuf,
     /// The network namespace that it runs in; `None`: the same as ours.
     pub namespace: Option<String>,
+    /// By how much its clocks since boot are ahead of the machine's (a time namespace; root only).
+    pub ahead: Option<Duration>,
     child: Option<Child>,
 }
 
@@ -90,6 +92,7 @@ impl Node {
             portal,
             directory,
             namespace: None,
+            ahead: None,
             child: None,
         };
         node.write_config(&node.configuration(partner));
@@ -164,7 +167,17 @@ impl Node {
     }
 
     fn command(&self) -> Command {
-        let mut command = self.program();
+        let mut command = match self.ahead {
+            Some(ahead) => {
+                let seconds = ahead.as_secs().to_string();
+                let mut command = Command::new("unshare");
+                command.args(["--time", "--fork", "--kill-child"]);
+                command.args(["--boottime", &seconds, "--monotonic", &seconds]);
+                command.arg(program::lockstep());
+                command
+            }
+            None => self.program(),
+        };
         // The demo's way to start a node: it ends with the test, however that ends.
         command
             .args(["demo", "--run-daemon"])

@@ -176,12 +176,23 @@ fn with_both_superblock_slots_damaged_the_volume_is_refused_and_the_image_untouc
         std::fs::read(&image).unwrap() == before,
         "the image was touched"
     );
-    assert!(pair.login(1).is_err(), "it is not served");
-    // The other node serves on.
+    // The other node serves on, through this one as well.
     pair.nodes[0].wait_for("the other node", Duration::from_secs(20), |node| {
         node.volume(VOLUME)
             .is_ok_and(|volume| volume.state.starts_with("serving"))
     });
-    let findings = verify::through(&mut pair.login(0).unwrap(), LUN, 512, &mut ledger).unwrap();
-    assert!(findings.is_clean(), "{findings:?}");
+    pair.nodes[1].wait_for("a way to the other node", START_LIMIT, |node| {
+        node.volume(VOLUME).is_ok_and(|volume| {
+            volume.state == "failed" && volume.reason.contains("serves this node's initiators")
+        })
+    });
+    for node in [0, 1] {
+        let mut client = pair.login(node).unwrap();
+        let findings = verify::through(&mut client, LUN, 512, &mut ledger).unwrap();
+        assert!(findings.is_clean(), "{findings:?}");
+    }
+    assert!(
+        std::fs::read(&image).unwrap() == before,
+        "the image was touched"
+    );
 }

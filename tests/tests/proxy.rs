@@ -87,6 +87,67 @@ fn a_target_of_a_resync_passes_commands_to_its_source() {
     assert_eq!(read(&mut two, 0, MIB), vec![1; MIB as usize]);
 }
 
+#[test]
+fn a_node_that_starts_without_its_image_keeps_its_paths() {
+    let mut pair = Pair::with_volume("noimage");
+    let mut one = pair.login(0).unwrap();
+    assert_eq!(write(&mut one, 0, 7, 4096), 0);
+    let image = pair.image(1);
+    pair.nodes[1].kill();
+    // Its disk is not there when the daemon starts.
+    let away = pair.directory.path().join("away");
+    std::fs::rename(&image, &away).unwrap();
+    pair.nodes[1].start();
+    // The other node goes on alone as soon as an initiator needs it.
+    let start = Instant::now();
+    while write(&mut one, 16, 6, 4096) != 0 {
+        assert!(
+            start.elapsed() < SOON,
+            "{:#?}",
+            pair.nodes[0].client().status()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let mut two = login_soon(&pair, 1);
+    let start = Instant::now();
+    while write(&mut two, 8, 5, 4096) != 0 {
+        assert!(
+            start.elapsed() < SOON,
+            "{:#?}",
+            pair.nodes[1].client().status()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for client in [&mut one, &mut two] {
+        assert_eq!(read(client, 0, 4096), vec![7; 4096]);
+        assert_eq!(read(client, 8, 4096), vec![5; 4096]);
+        assert_eq!(access_state(client, 256), 0x0);
+        assert_eq!(access_state(client, 512), 0x1);
+    }
+    // It is named, with who serves meanwhile; and nothing was made in its place.
+    let volume = pair.nodes[1].volume(VOLUME).unwrap();
+    assert_eq!(volume.state, "failed");
+    assert!(
+        volume.reason.contains(&image.display().to_string())
+            && volume
+                .reason
+                .contains("node 1 serves this node's initiators"),
+        "{}",
+        volume.reason
+    );
+    assert!(!image.exists());
+    std::fs::rename(&away, &image).unwrap();
+    // It is tried again by itself, and what was written meanwhile is copied.
+    pair.wait_mirrored();
+    let volume = pair.nodes[1].volume(VOLUME).unwrap();
+    assert_eq!((volume.full_resyncs, volume.state.as_str()), (0, "serving"));
+    for node in [0, 1] {
+        // The sessions of before may have ended: nobody answered their pings meanwhile.
+        let mut client = login_soon(&pair, node);
+        assert_eq!(read(&mut client, 8, 4096), vec![5; 4096]);
+    }
+}
+
 /// A file system of its own for the images of a node.
 struct Mount<'a>(&'a Path);
 

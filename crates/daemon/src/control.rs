@@ -16,6 +16,7 @@ mod operators;
 mod paths;
 mod pool_in_force;
 mod replicas;
+mod schedule;
 mod start;
 mod verdict;
 mod verify;
@@ -35,7 +36,7 @@ use crate::recorder::{self, Recorder};
 use crate::secret::PAIR_SECRET_MIN;
 use crate::shard_thread::{FromThread, ShardHandle, ToThread, boot_time};
 use crate::store::Metadata;
-use crate::{certificate, durable, uuid};
+use crate::{certificate, durable, uuid, wall_clock};
 use deletion::{Deletion, Question};
 use frames::Finding;
 use lane::Lane;
@@ -174,7 +175,7 @@ pub(crate) struct Control {
     entry_due: Instant,
     /// Since when the partner is there.
     partner_since: Option<Instant>,
-    schedule: verify::Schedule,
+    schedule: schedule::Schedule,
     notes: forced::Notes,
     places: damage::Places,
     /// `Node` said that nothing is left to do.
@@ -304,7 +305,7 @@ impl Control {
             awaiting_change: VecDeque::new(),
             entry_due: now,
             partner_since: None,
-            schedule: verify::Schedule::default(),
+            schedule: schedule::Schedule::default(),
             notes: forced::Notes::read(&state)?,
             places: damage::Places::default(),
             stopped: false,
@@ -360,13 +361,17 @@ impl Control {
     fn routine(&mut self) {
         // A shard that has not turned yet has just been started.
         let stamp = Duration::from_millis(self.shard.stamp()).max(self.born);
-        self.tell(NodeEvent::Stamp { oldest: stamp });
+        let wall = wall_clock::seconds();
+        self.tell(NodeEvent::Stamp {
+            oldest: stamp,
+            wall,
+        });
         let now = Instant::now();
         if now >= self.sessions_due {
             self.sessions_due = now + SESSIONS_EVERY;
             self.order(ToShard::Sessions);
             self.retry_copies(now);
-            self.verify_by_schedule(now);
+            self.verify_by_schedule();
             self.forget_forced();
         }
         if now >= self.entry_due {

@@ -7,7 +7,6 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A file of this size becomes the older one of two.
 const ROTATE_BYTES: u64 = 4 << 20;
@@ -71,9 +70,7 @@ impl Events {
     pub fn add(&mut self, level: Level, actor: &str, subject: &str, text: &str) {
         let event = Event {
             number: self.next,
-            time: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |time| time.as_secs()),
+            time: crate::wall_clock::seconds(),
             level,
             actor: actor.into(),
             subject: subject.into(),

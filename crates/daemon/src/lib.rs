@@ -20,6 +20,7 @@ pub mod secret;
 pub mod shard_thread;
 pub mod store;
 pub mod uuid;
+mod wall_clock;
 pub mod witness;
 
 pub use control::{RunError, run};

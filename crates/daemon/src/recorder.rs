@@ -168,7 +168,10 @@ mod tests {
             shard.handle(now, Event::Tick, &mut actions);
             recorder.to_shard(now, of_shard(&Event::Tick), &actions);
             let mut actions = Vec::new();
-            let event = NodeEvent::Stamp { oldest: now };
+            let event = NodeEvent::Stamp {
+                oldest: now,
+                wall: 0,
+            };
             let noted = of_node(&event);
             node.handle(now, event, &mut actions);
             recorder.to_node(now, noted, &actions);

@@ -130,6 +130,7 @@ impl Node {
             out: actions,
             touched: BTreeSet::new(),
         };
+        self.notice_time(turn);
         match event {
             NodeEvent::LinkUp { link, path } => self.link_up(turn, link, path),
             NodeEvent::WitnessUp { link } => self.witness_up(turn, link),
@@ -144,13 +145,22 @@ impl Node {
             }
             NodeEvent::LinkBytes { link, bytes } => self.link_bytes(turn, link, bytes),
             NodeEvent::VolumeReady(ready) => self.volume_ready(turn, *ready),
-            NodeEvent::VolumeUnavailable { volume, reason } => {
+            NodeEvent::VolumeUnavailable {
+                volume,
+                reason,
+                settings,
+            } => {
                 turn.event(
                     Severity::Error,
                     Some(volume),
                     alloc::format!("volume cannot be opened here: {reason}"),
                 );
-                self.unavailable.insert(volume, reason);
+                match settings {
+                    Some(settings) => self.without_copy(turn, *settings, reason),
+                    None => {
+                        self.unavailable.insert(volume, reason);
+                    }
+                }
             }
             NodeEvent::CloseVolume { volume } => self.close_volume(turn, volume),
             NodeEvent::VolumeGone { volume } => self.volume_gone(turn, volume),
@@ -169,7 +179,9 @@ impl Node {
             NodeEvent::Portals { own, partner } => {
                 (self.settings.portals, self.settings.partner_portals) = (own, partner);
             }
-            NodeEvent::Stamp { oldest } => self.heart.stamp = oldest,
+            NodeEvent::Stamp { oldest, wall } => {
+                (self.heart.stamp, self.heart.wall) = (oldest, wall);
+            }
             NodeEvent::Shard(FromShard::Volume(volume, word)) => {
                 self.volume_said(turn, volume, &word)
             }

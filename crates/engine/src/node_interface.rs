@@ -147,6 +147,9 @@ pub enum NodeEvent<'a> {
         volume: VolumeId,
         /// Why, for a person.
         reason: String,
+        /// What it would be served by; `None`: not known. With a partner its initiators are then
+        /// served by that, through this node.
+        settings: Option<Box<VolumeSettings>>,
     },
     /// The copy here is to be let go for a while, in order: Node drains and detaches it, keeps its
     /// votes, and says [`NodeAction::VolumeClosed`].
@@ -209,6 +212,9 @@ pub enum NodeEvent<'a> {
     Stamp {
         /// The oldest of all shards' stamps.
         oldest: Time,
+        /// Seconds since 1970 on this machine's wall clock; 0: not known. It is told to the
+        /// partner and shown to people; nothing is decided by it.
+        wall: u64,
     },
     /// A shard says something. Answers to `Sessions` and notes are not for Node.
     Shard(FromShard),
@@ -451,6 +457,9 @@ pub struct NodeStatus {
     pub partner_heard: Option<Duration>,
     /// Whether it counts as alive.
     pub partner_alive: bool,
+    /// The partner's wall clock as it was last said (seconds since 1970), and how long ago;
+    /// `None`: never, or it does not say.
+    pub partner_wall: Option<(u64, Duration)>,
     /// All links.
     pub links: Vec<LinkStatus>,
     /// Paths whose last established link ended, and how long ago.

@@ -177,6 +177,8 @@ pub enum OwnedNodeEvent {
     VolumeUnavailable {
         volume: VolumeId,
         reason: String,
+        #[serde(default)]
+        settings: Option<Box<crate::interface::VolumeSettings>>,
     },
     VolumeGone {
         volume: VolumeId,
@@ -212,6 +214,8 @@ pub enum OwnedNodeEvent {
     },
     Stamp {
         oldest: Time,
+        #[serde(default)]
+        wall: u64,
     },
     Shard(Box<crate::interface::FromShard>),
     Stop,
@@ -238,9 +242,14 @@ impl From<&NodeEvent<'_>> for OwnedNodeEvent {
                 bytes: bytes.to_vec(),
             },
             NodeEvent::VolumeReady(ready) => Self::VolumeReady(ready.clone()),
-            NodeEvent::VolumeUnavailable { volume, reason } => Self::VolumeUnavailable {
+            NodeEvent::VolumeUnavailable {
+                volume,
+                reason,
+                settings,
+            } => Self::VolumeUnavailable {
                 volume: *volume,
                 reason: reason.clone(),
+                settings: settings.clone(),
             },
             NodeEvent::VolumeGone { volume } => Self::VolumeGone { volume: *volume },
             NodeEvent::CloseVolume { volume } => Self::CloseVolume { volume: *volume },
@@ -270,7 +279,10 @@ impl From<&NodeEvent<'_>> for OwnedNodeEvent {
                 own: *own,
                 partner: *partner,
             },
-            NodeEvent::Stamp { oldest } => Self::Stamp { oldest: *oldest },
+            NodeEvent::Stamp { oldest, wall } => Self::Stamp {
+                oldest: *oldest,
+                wall: *wall,
+            },
             NodeEvent::Shard(word) => Self::Shard(Box::new(word.clone())),
             NodeEvent::Stop => Self::Stop,
             NodeEvent::Operator(order) => Self::Operator(order.clone()),
@@ -295,9 +307,14 @@ impl OwnedNodeEvent {
             Self::LinkDown { link } => NodeEvent::LinkDown { link: *link },
             Self::LinkBytes { link, bytes } => NodeEvent::LinkBytes { link: *link, bytes },
             Self::VolumeReady(ready) => NodeEvent::VolumeReady(ready.clone()),
-            Self::VolumeUnavailable { volume, reason } => NodeEvent::VolumeUnavailable {
+            Self::VolumeUnavailable {
+                volume,
+                reason,
+                settings,
+            } => NodeEvent::VolumeUnavailable {
                 volume: *volume,
                 reason: reason.clone(),
+                settings: settings.clone(),
             },
             Self::VolumeGone { volume } => NodeEvent::VolumeGone { volume: *volume },
             Self::CloseVolume { volume } => NodeEvent::CloseVolume { volume: *volume },
@@ -327,7 +344,10 @@ impl OwnedNodeEvent {
                 own: *own,
                 partner: *partner,
             },
-            Self::Stamp { oldest } => NodeEvent::Stamp { oldest: *oldest },
+            Self::Stamp { oldest, wall } => NodeEvent::Stamp {
+                oldest: *oldest,
+                wall: *wall,
+            },
             Self::Shard(word) => NodeEvent::Shard((**word).clone()),
             Self::Stop => NodeEvent::Stop,
             Self::Operator(order) => NodeEvent::Operator(order.clone()),

@@ -182,6 +182,8 @@ pub enum SlowPart {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "record", derive(serde::Serialize, serde::Deserialize))]
 pub enum ToVolume {
+    /// There is no copy here that could be used: commands are passed to the partner or refused.
+    NoCopy,
     /// Load intents and dirty bits; serve nothing yet. Answered by `Opened` or `DiskFailed`.
     /// `blank`: a new metadata area, to be written empty first.
     Open {

@@ -88,6 +88,9 @@ pub enum ControlFrame {
         stamp: Duration,
         /// The sender's run.
         incarnation: Incarnation,
+        /// Seconds since 1970 on the sender's wall clock, for people; 0: not said, as by builds
+        /// that knew nothing of it.
+        wall: u64,
     },
     /// "I heard you, and will not act without you for L" for each volume listed with its epoch.
     HeartbeatAck {
@@ -275,8 +278,10 @@ impl ControlFrame {
                 clock,
                 stamp,
                 incarnation,
+                wall,
             } => {
                 fields.kind = HEARTBEAT;
+                fields.offset = *wall;
                 fields.seq = *number;
                 fields.aux = nanos(*clock);
                 fields.length = nanos(*stamp);
@@ -388,6 +393,7 @@ impl ControlFrame {
                 clock: Duration::from_nanos(fields.aux),
                 stamp: Duration::from_nanos(fields.length),
                 incarnation: Incarnation(fields.incarnation),
+                wall: fields.offset,
             },
             HEARTBEAT_ACK => {
                 let promises = <[RawPromise]>::ref_from_bytes(payload).map_err(|_| misfit())?;

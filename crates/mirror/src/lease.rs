@@ -124,6 +124,11 @@ impl Heartbeats {
         self.last
     }
 
+    /// Whatever answers a heartbeat that was sent before counts no more.
+    pub fn forget(&mut self) {
+        self.sent.clear();
+    }
+
     /// When the heartbeat that is acknowledged was sent; `None`: too long ago, or never.
     #[must_use]
     pub fn sent_at(&self, number: u64) -> Option<Time> {
@@ -131,6 +136,62 @@ impl Heartbeats {
             .iter()
             .find(|(it, _)| *it == number)
             .map(|(_, at)| *at)
+    }
+}
+
+/// Notices that this node's clock stood still, by the partner's, which went on: a hypervisor that
+/// stops a machine may hide the time from all its clocks. (Or the partner's clock jumped: which of
+/// the two, nobody can tell.) A delay on the way only makes the partner's clock seem behind, so
+/// what counts is how far it was ahead of ours at most.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Standstill {
+    /// In this stretch and in the one before: the sample that was furthest ahead.
+    most: [Option<Sample>; 2],
+    begun: Time,
+    first: Option<Time>,
+}
+
+/// The partner's clock minus ours in nanoseconds, and when by ours.
+type Sample = (i128, Time);
+
+/// A stretch: what is known is at most two of them old.
+const STRETCH: Duration = Duration::from_secs(10);
+/// The first samples of a run may all have been late.
+const LEARNING: Duration = Duration::from_millis(500);
+/// More ahead than two clocks that run 5 % wrong can get, in 1/100 of the time.
+const APART_PERCENT: u32 = 11;
+/// And so much more than that is no jitter of a path.
+const JUMP: Duration = Duration::from_millis(250);
+
+impl Standstill {
+    /// A heartbeat that the partner sent at `theirs` on its clock came at `ours` on ours: by how
+    /// much the partner's clock went on more than ours did, if that is more than clocks run apart.
+    pub fn heard(&mut self, ours: Time, theirs: Time) -> Option<Duration> {
+        let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX / 4);
+        let ahead = nanos(theirs) - nanos(ours);
+        let bound = |(most, at): &Sample| {
+            let apart = ours.saturating_sub(*at) * APART_PERCENT / 100;
+            most + nanos(apart + JUMP)
+        };
+        let known = self.most.iter().flatten().max_by_key(|it| it.0).copied();
+        let knows = ours >= *self.first.get_or_insert(ours) + LEARNING;
+        let beyond = knows && self.most.iter().flatten().all(|it| ahead > bound(it));
+        if let Some((most, _)) = known.filter(|_| beyond) {
+            self.most = [None, Some((ahead, ours))];
+            self.begun = ours;
+            return Some(Duration::from_nanos(
+                u64::try_from(ahead - most).unwrap_or(u64::MAX),
+            ));
+        }
+        if ours >= self.begun + STRETCH {
+            self.most = [self.most[1], None];
+            self.begun = ours;
+        }
+        let newest = &mut self.most[1];
+        if newest.is_none_or(|it| ahead >= it.0) {
+            *newest = Some((ahead, ours));
+        }
+        None
     }
 }
 
@@ -238,6 +299,37 @@ mod tests {
             heartbeats.send(s(at));
         }
         assert_eq!(heartbeats.sent_at(first), None);
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_is_noticed_by_the_partners() {
+        let ms = Duration::from_millis;
+        // 5 % fast against 5 % slow, and every second a heartbeat that took half a second.
+        for (fast, slow) in [(1.05, 0.95), (0.95, 1.05), (1.0, 1.0)] {
+            let mut watch = Standstill::default();
+            let mut before = s(0);
+            for beat in 0..3000_u64 {
+                let late = ms(if beat % 5 == 0 { 500 } else { beat % 7 });
+                let sent = s(1000) + ms(beat * 200);
+                // In order on its link.
+                let came = before.max(sent + late);
+                before = came;
+                let jump = watch.heard(came.mul_f64(slow), sent.mul_f64(fast));
+                assert_eq!(jump, None, "beat {beat}");
+            }
+        }
+        // Two minutes of an empty network are no jump.
+        let mut watch = Standstill::default();
+        watch.heard(s(7), s(497));
+        watch.heard(s(10), s(500));
+        assert_eq!(watch.heard(s(130), s(610)), None, "a stalled path");
+        assert_eq!(watch.heard(s(131), s(621)), None, "and it flows again");
+        // A minute is missing.
+        let jump = watch.heard(s(132), s(682));
+        assert!(jump.is_some_and(|it| it >= s(59)), "{jump:?}");
+        assert_eq!(watch.heard(s(133), s(683)), None, "said once");
+        // Half a second is enough to be seen.
+        assert_eq!(watch.heard(s(134), s(684) + ms(600)), Some(ms(600)));
     }
 
     #[test]

@@ -227,11 +227,37 @@ impl Membership {
         }
     }
 
-    /// The order that opens the data path; the first thing to do unless the copy was refused.
+    /// The control side of a volume whose copy cannot be used on this node, and why: the image is
+    /// not there, say. It takes no part in anything, and says nothing to the partner; its
+    /// initiators may be served by the partner all the same.
     #[must_use]
-    pub fn open(&self) -> Option<ToVolume> {
-        let blank = self.durable.configuration.epoch == 0;
-        (self.path == Path::Opening).then_some(ToVolume::Open { blank })
+    pub fn without_copy(settings: Settings, why: String, now: Time) -> Self {
+        let mut it = Self::new(settings, Found::Blank, true, now);
+        (it.path, it.why) = (Path::Failed, Why::Refused);
+        it.lacks_copy(why);
+        it
+    }
+
+    /// Why there is still no copy.
+    pub fn lacks_copy(&mut self, why: String) {
+        self.refused = Some(why);
+    }
+
+    /// Whether there is no copy here that could be used.
+    #[must_use]
+    pub const fn is_without_copy(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// The order that opens the data path; the first thing to do.
+    #[must_use]
+    pub const fn open(&self) -> ToVolume {
+        match &self.refused {
+            Some(_) => ToVolume::NoCopy,
+            None => ToVolume::Open {
+                blank: self.durable.configuration.epoch == 0,
+            },
+        }
     }
 
     /// Whether this node is the only member and serves.

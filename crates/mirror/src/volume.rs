@@ -176,6 +176,9 @@ pub struct Volume {
     attempts: u64,
     next_request: u64,
     tick_at: Option<Time>,
+    /// When this data path last did anything, and when that last came after more than a second.
+    turned: Time,
+    awake: Time,
     late_told: Time,
     counts: Counts,
     pace: pace::Pace,
@@ -237,6 +240,8 @@ impl Volume {
             attempts: 0,
             next_request: 1,
             tick_at: None,
+            turned: Time::ZERO,
+            awake: Time::ZERO,
             late_told: Time::ZERO,
             counts: Counts::default(),
             pace: pace::Pace::default(),
@@ -249,7 +254,7 @@ impl Volume {
 
     /// `Node` gives an order.
     pub fn order(&mut self, now: Time, order: ToVolume, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.obey(order, turn);
         self.pump(turn);
     }
@@ -278,7 +283,7 @@ impl Volume {
     ) {
         // A command shows that its initiator is there, as an answer to a ping does: a session that
         // began later was never pinged.
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.seen(turn);
         if matches!(operation, Operation::Write { .. }) {
             self.pace.entered(now, ticket);
@@ -297,7 +302,7 @@ impl Volume {
         at: u32,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.seen(turn);
         self.pace.entered(now, ticket);
         self.take_read(ticket, extent, buffer, at, turn);
@@ -306,7 +311,7 @@ impl Volume {
 
     /// An initiator's SYNCHRONIZE CACHE.
     pub fn flush(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.seen(turn);
         self.take_flush(ticket, turn);
         self.pump(turn);
@@ -315,7 +320,7 @@ impl Volume {
     /// Ends what has this ticket, if that is still possible. A `Complete` always follows (or came
     /// before): `Aborted` if it was never sequenced, else its real end.
     pub fn cancel(&mut self, now: Time, ticket: Ticket, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.cancel_ticket(ticket, turn);
         self.pump(turn);
     }
@@ -328,7 +333,7 @@ impl Volume {
         result: Result<Value, IoError>,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         let Some(purpose) = self.ios.remove(&id.0) else {
             return;
         };
@@ -363,7 +368,7 @@ impl Volume {
         buffer: BufferId,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.buffer_came(request, buffer, turn);
         self.pump(turn);
     }
@@ -376,14 +381,14 @@ impl Volume {
         partner_incarnation: Incarnation,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.link_up(channel, partner_incarnation, turn);
         self.pump(turn);
     }
 
     /// A data connection is gone, with whatever was still on it.
     pub fn channel_down(&mut self, now: Time, channel: ChannelId, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.link_down(channel, turn);
         self.pump(turn);
     }
@@ -397,7 +402,7 @@ impl Volume {
         body: FrameBody,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.receive(channel, &fields, body, turn);
         self.pump(turn);
     }
@@ -411,7 +416,7 @@ impl Volume {
         fields: &Fields,
         out: &mut Vec<VolumeAction>,
     ) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.receive_without_blocks(channel, fields, turn);
         self.pump(turn);
     }
@@ -426,7 +431,7 @@ impl Volume {
     /// has waited since the partner fell silent does not show that.
     pub fn initiator_seen(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
         if self.asked || self.suspended && !self.initiator_seen {
-            let turn = &mut Turn::new(now, out);
+            let turn = &mut self.turn(now, out);
             self.seen(turn);
             self.pump(turn);
         }
@@ -441,7 +446,7 @@ impl Volume {
 
     /// A deadline has passed, or nothing in particular.
     pub fn timer(&mut self, now: Time, out: &mut Vec<VolumeAction>) {
-        let turn = &mut Turn::new(now, out);
+        let turn = &mut self.turn(now, out);
         self.look_around(turn);
         self.pump(turn);
     }

@@ -30,6 +30,10 @@ pub enum Fault {
     Leave(usize),
     /// A node's process stands still for some milliseconds.
     Pause(usize, u64),
+    /// A node's clock shows some milliseconds more at once.
+    Jump(usize, u64),
+    /// A node's machine stands still for some milliseconds, and its clock with it.
+    StandStill(usize, u64),
     /// One direction of a link between the nodes goes, and comes back.
     Cut(usize, usize),
     /// See above.
@@ -116,6 +120,14 @@ pub enum Fault {
     Calm,
 }
 
+/// A node whose machine stood still is cut off for this long after it moves again: leases, on the
+/// slowest clock.
+pub const LEASES_END: Duration = Duration::from_millis(1800);
+
+/// So long in milliseconds may a clock stand still while initiators use the node: the partner
+/// waits for 2 s, leases last 1.5 s, and either clock runs up to 5 % wrong.
+pub const STILL_BORNE_MS: u64 = 300;
+
 /// Which faults a run throws, and how often.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -139,6 +151,8 @@ enum Kind {
     Decide,
     Pause,
     LongPause,
+    ClockJump,
+    StandStill,
     Cut,
     OneWay,
     Flap,
@@ -160,7 +174,7 @@ enum Kind {
     Majority(majority::Kind),
 }
 
-const KINDS: [Kind; 29] = [
+const KINDS: [Kind; 31] = [
     Kind::Kill,
     Kind::CertifiedKill,
     Kind::OldCertificate,
@@ -172,6 +186,8 @@ const KINDS: [Kind; 29] = [
     Kind::Decide,
     Kind::Pause,
     Kind::LongPause,
+    Kind::ClockJump,
+    Kind::StandStill,
     Kind::Cut,
     Kind::OneWay,
     Kind::Flap,
@@ -369,6 +385,23 @@ impl Plan {
             Kind::LongPause if now.running[node] => {
                 vec![(soon, Fault::Pause(node, prng.between(1500, 20_000)))]
             }
+            Kind::ClockJump => {
+                let most = *prng.pick(&[1000, 6000, 60_000, 10_000_000]);
+                vec![(soon, Fault::Jump(node, prng.between(1, most)))]
+            }
+            Kind::StandStill if now.running[node] && prng.chance(300) => {
+                let ms = prng.between(10, STILL_BORNE_MS);
+                vec![(soon, Fault::StandStill(node, ms))]
+            }
+            Kind::StandStill if now.isolated.is_none() && now.whole == now.links => {
+                let ms = prng.between(200, 15_000);
+                let back = Duration::from_millis(ms) + LEASES_END;
+                vec![
+                    (soon, Fault::Isolate(node)),
+                    (soon, Fault::StandStill(node, ms)),
+                    (back, Fault::Rejoin(node)),
+                ]
+            }
             Kind::Cut if may_cut => vec![
                 (soon, Fault::Cut(link, 0)),
                 (soon, Fault::Cut(link, 1)),
@@ -498,6 +531,7 @@ impl Fault {
                 | Self::PowerCut(_)
                 | Self::Stop(_)
                 | Self::Pause(..)
+                | Self::StandStill(..)
                 | Self::Cut(..)
                 | Self::Isolate(_)
                 | Self::Part(..)
@@ -516,6 +550,8 @@ impl Fault {
             Self::Force(_) => "decisions by force",
             Self::Enter(_) => "maintenance",
             Self::Pause(..) => "pauses",
+            Self::Jump(..) => "clocks that jump",
+            Self::StandStill(..) => "clocks that stand still",
             Self::Cut(..) => "sync links cut (one way each)",
             Self::CutPath(..) => "paths cut (one way each)",
             Self::Isolate(_) => "nodes cut off",
@@ -607,7 +643,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 25), (true, 36)] {
+        for (witness, kinds) in [(false, 27), (true, 38)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

@@ -140,6 +140,10 @@ pub struct Machine {
     pub runs: u64,
     /// Chance of its own.
     pub prng: Prng,
+    /// Since when it stands still, and its clock with it.
+    pub still_since: Option<Duration>,
+    /// It is not to meet anybody before.
+    pub still_until: Duration,
     /// Who looks after its daemon.
     pub supervisor: certifier::Supervisor,
     /// What the checks must know of its data paths.
@@ -232,12 +236,47 @@ impl Machine {
         }
     }
 
+    /// The machine stands still for so long, and its clock does not know: a hypervisor stopped it.
+    pub fn stand_still(&mut self, ctx: &mut Context, time: Duration) {
+        let stopped = |it: &Process| it.stopped.is_some();
+        if self.process.as_ref().is_some_and(|it| !stopped(it)) {
+            self.still_since = Some(ctx.now);
+            self.pause(ctx, time);
+        }
+    }
+
+    /// It goes on.
+    pub fn moves_again(&mut self, ctx: &Context) {
+        if let Some(since) = self.still_since.take() {
+            self.clock.stood_still(ctx.now.saturating_sub(since));
+        }
+    }
+
+    /// Its clock shows so much more at once. The daemon looks at it within 100 ms, whatever its
+    /// timers waited for.
+    pub fn clock_jumps(&mut self, ctx: &mut Context, by: Duration) {
+        self.clock.jump(by);
+        let at = ctx.now + self.prng.millis(0, 100) + Duration::from_micros(1);
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.shard_wake = Some(at);
+        process.control.wake = Some(at);
+        for event in [ProcessEvent::ShardWake(at), ProcessEvent::NodeWake(at)] {
+            let (host, run) = (self.host, process.run);
+            ctx.wheel.push(at, What::Process { host, run, event });
+        }
+    }
+
     /// Something happens in run `run` of the daemon.
     pub fn process_event(&mut self, ctx: &mut Context, run: u64, event: ProcessEvent) {
         let Some(process) = self.process.as_mut().filter(|process| process.run == run) else {
             return;
         };
         if let ProcessEvent::Resume = event {
+            if let Some(since) = self.still_since.take() {
+                self.clock.stood_still(ctx.now.saturating_sub(since));
+            }
             let events = process.stopped.take().unwrap_or_default();
             ctx.trace(self.host, || {
                 format!("goes on with {} events", events.len())

@@ -78,6 +78,7 @@ impl Watch {
             | ToVolume::Ask
             | ToVolume::Pace(_)
             | ToVolume::Verify { .. }
+            | ToVolume::NoCopy
             | ToVolume::EndVerify
             | ToVolume::Lease { .. }
             | ToVolume::Drain { .. }

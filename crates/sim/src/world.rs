@@ -212,6 +212,8 @@ impl World {
             process: None,
             runs: 0,
             prng: chance.fork(),
+            still_since: None,
+            still_until: Duration::ZERO,
             supervisor: Supervisor::default(),
             watch: Watch::default(),
         });

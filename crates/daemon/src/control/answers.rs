@@ -342,6 +342,13 @@ impl Control {
         };
         let edited = !matches!(self.file.edited(&self.text), Ok(Edited::No));
         let mut general = facts::general_problems(&node);
+        // What it said before a silence says nothing now.
+        if let (Some(partner), Some(said), true) =
+            (node.partner, node.partner_wall, node.partner_alive)
+        {
+            let wall = crate::wall_clock::seconds();
+            general.extend(facts::wall_clocks(partner.0, said, wall));
+        }
         general.extend(facts::deaf(&self.listening));
         verdict::judge(&mut status, edited, general);
         status

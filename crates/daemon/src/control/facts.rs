@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::pool::{Pool, PoolVolume};
 use lockstep_api::health::SlowPart;
 use lockstep_api::status::{Concern, Level, Mtu, Partner, PathStatus, Witness};
+use lockstep_api::time::utc;
 use lockstep_api::volume::{Progress, Strategy};
 use lockstep_engine::counters::PathCounters;
 use lockstep_engine::node_interface::{NodeStatus, Standing, VolumeStatus};
@@ -15,6 +16,7 @@ use lockstep_mirror::volume::Slow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// What `Node` decided about a volume; `None`: it does not know it.
 pub(super) fn decided(node: &NodeStatus, volume: &PoolVolume, me: u8) -> Option<Decided> {
@@ -281,6 +283,14 @@ pub(super) fn general_problems(node: &NodeStatus) -> Vec<Concern> {
                         "lockstep config show on both nodes; then lockstep config keep on the \
                         one that is right",
                     )
+                } else if text.contains("its clock jumped") || text.contains("clock stood still") {
+                    (
+                        "this node",
+                        // It is over.
+                        Level::Ok,
+                        "if its machine is virtual, put the node into maintenance before the \
+                        machine is stopped or moved: lockstep node maintenance enter",
+                    )
                 } else {
                     (
                         "this node",
@@ -298,9 +308,44 @@ pub(super) fn general_problems(node: &NodeStatus) -> Vec<Concern> {
         .collect()
 }
 
+/// Wall clocks that are further apart than this many seconds make logs hard to compare.
+const WALLS_APART: u64 = 300;
+
+/// The two nodes' wall clocks differ. Nothing depends on them but people. `partner`: its number,
+/// what it said of its own, and how long ago; `wall`: this node's.
+pub(super) fn wall_clocks(partner: u8, said: (u64, Duration), wall: u64) -> Option<Concern> {
+    let (said, ago) = said;
+    let theirs = said.saturating_add(ago.as_secs());
+    let apart = wall.abs_diff(theirs);
+    (apart > WALLS_APART).then(|| Concern {
+        level: Level::Degraded,
+        what: "wall clock".into(),
+        why: format!(
+            "this node's says {} and node {partner}'s {} (UTC): {apart} s apart",
+            utc(wall),
+            utc(theirs)
+        ),
+        todo: "have both set by NTP (timedatectl shows it); data does not depend on them, but \
+               the logs and events of the two nodes cannot be compared"
+            .into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wall_clocks_that_differ_are_named_with_both_times() {
+        let said = (1_793_628_239 - 7200, Duration::from_secs(1));
+        let concern = wall_clocks(2, said, 1_793_628_239).unwrap();
+        let why = &concern.why;
+        assert!(why.contains("2026-11-02 14:03:59"), "{why}");
+        assert!(why.contains("node 2's 2026-11-02 12:04:00"), "{why}");
+        assert!(why.contains("7199 s apart"), "{why}");
+        assert_eq!(wall_clocks(2, said, 1_793_621_339), None, "five minutes");
+        assert!(wall_clocks(2, said, u64::MAX).is_some() && wall_clocks(2, said, 0).is_some());
+    }
 
     #[test]
     fn what_was_slow_is_shown_until_it_is_long_ago() {

@@ -11,15 +11,13 @@ use lockstep_engine::node_interface::{self, Standing};
 use lockstep_mirror::control::VolumeId;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// In the state directory; one note a volume at most.
 pub(super) const FORCED_FILE: &str = "forced.json";
 
 /// Seconds of the wall clock, for people.
 pub(super) fn since_1970() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |it| it.as_secs())
+    crate::wall_clock::seconds()
 }
 
 /// The notes of this node, by the volume's UUID.

@@ -8,7 +8,7 @@ use crate::pool::{Pool, PoolNode, PoolVolume, settings};
 use crate::shard_thread::{ToThread, boot_time};
 use lockstep_api::status::Level;
 use lockstep_engine::interface::ToShard;
-use lockstep_engine::node_interface::{NodeEvent, VolumeReady};
+use lockstep_engine::node_interface::{NodeEvent, VolumeReady, VolumeStatus};
 use lockstep_mirror::control::{Pacing, ToVolume, VolumeId};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -239,7 +239,8 @@ impl Control {
         });
         self.tell(NodeEvent::VolumeReady(Box::new(event)));
         let taken = self.node.status(boot_time()).volumes;
-        if taken.iter().all(|(other, _)| *other != id)
+        let uses = |(other, it): &(VolumeId, VolumeStatus)| *other == id && !it.without_copy;
+        if !taken.iter().any(uses)
             && let Some(local) = self.locals.get_mut(&id)
         {
             // `Node` said why in an event, which `note_refusal` kept.
@@ -252,7 +253,10 @@ impl Control {
     /// A volume that `Node` refuses: its words are the reason that the status shows.
     pub(super) fn note_refusal(&mut self, id: VolumeId, why: &str) {
         let known = self.node.status(boot_time()).volumes;
-        if known.iter().any(|(other, _)| *other == id) {
+        if known
+            .iter()
+            .any(|(other, it)| *other == id && !it.without_copy)
+        {
             return;
         }
         if let Some(local) = self.locals.get_mut(&id)
@@ -277,9 +281,16 @@ impl Control {
         };
         // Said once; it is tried again for as long as it takes.
         if said.as_deref() != Some(why) {
+            let volumes = &self.pool.volumes;
+            let volume = volumes.iter().find(|volume| volume.uuid.0 == id.0);
+            let me = self.config.node.number;
+            let settings = volume
+                .filter(|volume| volume.replica(me).is_some())
+                .map(|volume| volume.settings(me, self.incarnation, &mut self.numbers));
             self.tell(NodeEvent::VolumeUnavailable {
                 volume: id,
                 reason: why.to_owned(),
+                settings: settings.map(Box::new),
             });
         }
     }

@@ -7,62 +7,38 @@ use crate::admin::{Answer, Class, Refusal, json};
 use crate::durable;
 use crate::pool::PoolError;
 use crate::shard_thread::boot_time;
+use crate::wall_clock;
 use lockstep_api::status::Level;
 use lockstep_api::verify::Repair as Word;
 use lockstep_engine::interface::ToShard;
 use lockstep_engine::node_interface::Standing;
 use lockstep_mirror::control::{NodeId, Repair, ToVolume, Verified, VolumeId};
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often it is looked whether a verification is due.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// One that was interrupted is begun again after this.
-const AGAIN_AFTER: Duration = Duration::from_secs(3600);
-/// In the state directory: seconds since 1970 of the last one, by the volume's UUID.
+/// In the state directory: when each volume was last verified, by its UUID.
 const FILE: &str = "verified.json";
-
-/// When volumes were last verified.
-#[derive(Debug, Default)]
-pub(super) struct Schedule {
-    last: BTreeMap<String, u64>,
-    read: bool,
-    due: Option<Instant>,
-    not_before: BTreeMap<VolumeId, Instant>,
-}
 
 impl Control {
     /// Begins what is due, where this node orders the writes.
-    pub(super) fn verify_by_schedule(&mut self, now: Instant) {
-        if self.schedule.due.is_some_and(|due| now < due) {
+    pub(super) fn verify_by_schedule(&mut self) {
+        let (now, wall) = (boot_time(), wall_clock::seconds());
+        if !self.schedule.is_time(now) {
             return;
         }
-        self.schedule.due = Some(now + LOOK_EVERY);
         let Some(every) = self.config.verify.every.0 else {
             return;
         };
         self.read_schedule();
-        let seconds = wall();
         let word = self.config.verify.repair;
         let volumes: Vec<_> = self.pool.volumes.iter().map(|it| it.uuid.0).collect();
         for uuid in volumes {
-            let key = crate::uuid::format(uuid);
-            let id = VolumeId(uuid);
-            let Some(&last) = self.schedule.last.get(&key) else {
-                // Seen for the first time: its time begins now.
-                self.schedule.last.insert(key, seconds);
-                self.keep_schedule();
-                continue;
-            };
-            let early = self
-                .schedule
-                .not_before
-                .get(&id)
-                .is_some_and(|at| now < *at);
-            if !early && seconds >= last.saturating_add(every.as_secs()) && self.owns(id).is_ok() {
-                self.schedule.not_before.insert(id, now + AGAIN_AFTER);
+            let (key, id) = (crate::uuid::format(uuid), VolumeId(uuid));
+            if self.schedule.is_due(&key, every, now, wall) && self.owns(id).is_ok() {
+                self.schedule.begun(&key, now);
                 self.begin_verification(id, word, "schedule");
             }
+        }
+        if self.schedule.is_to_be_kept(now) {
+            self.keep_schedule();
         }
     }
 
@@ -130,35 +106,28 @@ impl Control {
         if found.complete {
             self.read_schedule();
             let key = crate::uuid::format(id.0);
-            self.schedule.last.insert(key, wall());
-            self.schedule.not_before.remove(&id);
+            self.schedule.done(&key, boot_time(), wall_clock::seconds());
             self.keep_schedule();
         }
     }
 
     fn read_schedule(&mut self) {
-        if std::mem::replace(&mut self.schedule.read, true) {
+        if self.schedule.is_loaded() {
             return;
         }
         let kept = durable::read_if_there(&self.state_file(FILE));
-        // Without it every volume's time begins now.
         let text = kept.ok().flatten().unwrap_or_default();
-        self.schedule.last = serde_json::from_slice(&text).unwrap_or_default();
+        self.schedule
+            .load(&text, boot_time(), wall_clock::seconds());
     }
 
     fn keep_schedule(&self) {
         let path = self.state_file(FILE);
-        let bytes = serde_json::to_vec(&self.schedule.last).expect("a map of numbers");
+        let bytes = self.schedule.text(boot_time());
         self.state_lane.run(move || {
             if let Err(error) = durable::replace(&path, &bytes, 0o600) {
                 tracing::warn!(path = %path.display(), %error, "cannot keep when volumes were verified");
             }
         });
     }
-}
-
-fn wall() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_secs())
 }

@@ -178,7 +178,12 @@ fn state(
             "its image on this node is being opened".into(),
             None,
         ),
-        (Some(LocalState::Failed { why, .. }), _) => ("failed", why.clone(), None),
+        (Some(LocalState::Failed { why, .. }), decided) => {
+            // `Node` says besides whether the other node serves this one's initiators.
+            let more = decided.filter(|it| it.reason.starts_with(why.as_str()));
+            let reason = more.map_or(why, |it| &it.reason);
+            ("failed", reason.clone(), None)
+        }
         (Some(LocalState::Reopening { .. }), _) => (
             "opening",
             "its copy here is let go and opened again".into(),

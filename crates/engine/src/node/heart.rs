@@ -4,12 +4,18 @@ use super::{Node, Turn};
 use crate::interface::ToShard;
 use crate::node_interface::{LinkId, Severity};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_mirror::control::{Incarnation, Time, VolumeId};
 use lockstep_mirror::control_frame::ControlFrame;
-use lockstep_mirror::lease::{Drift, Heartbeats, Timing};
+use lockstep_mirror::lease::{Drift, Heartbeats, Standstill, Timing};
 use lockstep_mirror::membership::Contact;
+
+/// What the clock did is shown in the status for so long.
+const CLOCK_TOLD: Duration = Duration::from_secs(600);
+/// A pause or jump of the clock of less is not worth a line there.
+const WORTH_TELLING: Duration = Duration::from_secs(5);
 
 /// What is known of both nodes' lives.
 pub(super) struct Heart {
@@ -31,8 +37,17 @@ pub(super) struct Heart {
     /// said to a process that did not run is read only afterwards.
     looked: Time,
     awake: Time,
+    /// When anything last happened.
+    turned: Time,
     drift: Drift,
     drift_told: bool,
+    standstill: Standstill,
+    /// The last jump or standstill of the clock, and when it was noticed.
+    odd: Option<(String, Time)>,
+    /// Seconds since 1970 on this machine's wall clock; 0: not known. Said, never judged by.
+    pub(super) wall: u64,
+    /// The partner's, as it was last said, and when.
+    partner_wall: Option<(u64, Time)>,
 }
 
 impl Heart {
@@ -49,8 +64,13 @@ impl Heart {
             doubted: false,
             looked: now,
             awake: now,
+            turned: now,
             drift: Drift::default(),
             drift_told: false,
+            standstill: Standstill::default(),
+            odd: None,
+            wall: 0,
+            partner_wall: None,
         }
     }
 
@@ -59,6 +79,7 @@ impl Heart {
         if self.incarnation != Some(incarnation) {
             self.incarnation = Some(incarnation);
             self.drift = Drift::default();
+            self.standstill = Standstill::default();
         }
     }
 
@@ -102,6 +123,19 @@ impl Heart {
     pub(super) fn excessive_drift(&self) -> Option<i64> {
         self.drift.excessive()
     }
+
+    /// The partner's wall clock as it was last said (seconds since 1970), and how long ago.
+    pub(super) fn partner_wall(&self, now: Time) -> Option<(u64, Duration)> {
+        self.partner_wall
+            .map(|(wall, at)| (wall, now.saturating_sub(at)))
+    }
+
+    /// What the clock did lately, for a person.
+    pub(super) fn odd_clock(&self, now: Time) -> Option<&str> {
+        let odd = self.odd.as_ref();
+        odd.filter(|(_, at)| now < *at + CLOCK_TOLD)
+            .map(|(text, _)| text.as_str())
+    }
 }
 
 impl Node {
@@ -119,6 +153,7 @@ impl Node {
                 clock: turn.now,
                 stamp,
                 incarnation,
+                wall: self.heart.wall,
             },
         );
     }
@@ -129,12 +164,16 @@ impl Node {
         &mut self,
         turn: &mut Turn<'_>,
         id: LinkId,
-        (number, clock, stamp, incarnation): (u64, Time, Duration, Incarnation),
+        (number, clock, stamp, incarnation, wall): (u64, Time, Duration, Incarnation, u64),
     ) {
         if self.heart.incarnation != Some(incarnation) || stamp > self.settings.timing.stamp {
             return;
         }
         self.heart.heard = Some(turn.now);
+        self.heart.partner_wall = (wall > 0).then_some((wall, turn.now));
+        if let Some(lost) = self.heart.standstill.heard(turn.now, clock) {
+            self.stood_still(turn, lost);
+        }
         self.heart.drift.heard(turn.now, clock);
         let token = u64::try_from(clock.as_micros()).unwrap_or(u64::MAX);
         turn.order(ToShard::Token {
@@ -179,16 +218,70 @@ impl Node {
         }
     }
 
-    /// Whether the partner began or ceased to be heard, or is another run than before.
-    pub(super) fn look_at_contact(&mut self, turn: &mut Turn<'_>) -> bool {
+    /// Before anything is judged by the clock: how far it went on since this node last did anything.
+    /// `Node` turns for every heartbeat that is due, so a longer gap means that it did not run or
+    /// that the clock jumped. Which, nobody can tell: what this node must wait for so that the
+    /// partner may rely on it is waited for in time that has passed for certain, while what it
+    /// holds of the partner's promises ends by the clock.
+    pub(super) fn notice_time(&mut self, turn: &mut Turn<'_>) {
         let timing = self.settings.timing;
-        let silence = timing.silence;
-        if turn.now >= self.heart.looked + timing.lease {
+        let before = self.heart.turned;
+        self.heart.turned = before.max(turn.now);
+        let gap = turn.now.saturating_sub(before);
+        if gap >= timing.lease {
             self.heart.awake = turn.now;
             for volume in self.volumes.values_mut() {
                 volume.membership.overslept(turn.now);
             }
         }
+        let skipped = gap.saturating_sub(timing.heartbeat * 3 / 2);
+        if !skipped.is_zero() {
+            if before < self.started + timing.grant() {
+                self.started += skipped;
+            }
+            self.heart.started += skipped;
+            self.heart.heard = self.heart.heard.map(|at| at + skipped);
+            for volume in self.volumes.values_mut() {
+                volume.membership.not_counted(before, skipped);
+            }
+        }
+        if gap >= WORTH_TELLING {
+            let text = format!(
+                "this node did not run, or its clock jumped, for {} s",
+                gap.as_secs()
+            );
+            self.tell_odd_clock(turn, text);
+        }
+    }
+
+    /// The partner's clock went on while ours stood still, as when a hypervisor stops a machine:
+    /// leases and answers to heartbeats of before may have ended long ago.
+    fn stood_still(&mut self, turn: &mut Turn<'_>, lost: Duration) {
+        self.heart.sent.forget();
+        self.heart.drift = Drift::default();
+        for (id, volume) in &mut self.volumes {
+            if let Some(order) = volume.membership.stood_still(turn.now) {
+                turn.order(ToShard::Volume(*id, order));
+            }
+        }
+        let text = format!(
+            "this node's clock stood still for {}.{} s while the partner's went on, or the \
+             partner's jumped",
+            lost.as_secs(),
+            lost.subsec_millis() / 100
+        );
+        self.tell_odd_clock(turn, text);
+    }
+
+    fn tell_odd_clock(&mut self, turn: &mut Turn<'_>, text: String) {
+        turn.event(Severity::Warning, None, text.clone());
+        self.heart.odd = Some((text, turn.now));
+    }
+
+    /// Whether the partner began or ceased to be heard, or is another run than before.
+    pub(super) fn look_at_contact(&mut self, turn: &mut Turn<'_>) -> bool {
+        let timing = self.settings.timing;
+        let silence = timing.silence;
         self.heart.looked = turn.now;
         let last = self.heart.heard.map(|at| at.max(self.heart.awake));
         let heard = last.filter(|at| turn.now < *at + silence);

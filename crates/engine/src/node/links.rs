@@ -329,8 +329,9 @@ impl Node {
                 clock,
                 stamp,
                 incarnation,
+                wall,
             } => {
-                self.heartbeat(turn, id, (number, clock, stamp, incarnation));
+                self.heartbeat(turn, id, (number, clock, stamp, incarnation, wall));
             }
             ControlFrame::HeartbeatAck { number, promises } => {
                 self.heartbeat_ack(turn, id, number, &promises)

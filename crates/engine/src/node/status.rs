@@ -31,6 +31,7 @@ impl Node {
             partner: self.settings.partner,
             partner_heard: self.heart.heard.map(|at| now.saturating_sub(at)),
             partner_alive: self.heart.hears(),
+            partner_wall: self.heart.partner_wall(now),
             links: links.collect(),
             lost: self
                 .lost
@@ -88,6 +89,7 @@ impl Node {
                 "the partner's clock runs {permille}/1000 off this node's"
             ));
         }
+        all.extend(self.heart.odd_clock(now).map(String::from));
         all
     }
 }

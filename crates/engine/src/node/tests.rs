@@ -5,6 +5,7 @@ extern crate std;
 
 mod certificates;
 mod chaos;
+mod clocks;
 mod cold;
 mod config;
 mod flaps;

@@ -8,6 +8,7 @@ use crate::interface::{ToShard, VolumeSettings};
 use crate::node_interface::{NodeAction, Severity, VolumeReady};
 use alloc::collections::BTreeSet;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 use lockstep_mirror::control::{CacheMode, FromVolume, NodeId, Time, VolumeId};
@@ -138,6 +139,20 @@ impl Node {
         } = ready;
         let spec = settings.spec;
         self.unavailable.remove(&spec.id);
+        let found = match Superblock::choose([&superblocks[0], &superblocks[1]]) {
+            Ok(found) => found,
+            Err(error) => {
+                let why = format!("{error}");
+                turn.event(Severity::Error, Some(spec.id), why.clone());
+                return self.without_copy(turn, settings, why);
+            }
+        };
+        let without = |it: &Volume| it.membership.is_without_copy() && !it.closing;
+        if self.volumes.get(&spec.id).is_some_and(without) {
+            // Its copy has come.
+            self.volumes.remove(&spec.id);
+            turn.order(ToShard::Detach(spec.id));
+        }
         if self.volumes.contains_key(&spec.id) {
             turn.event(
                 Severity::Warning,
@@ -146,38 +161,69 @@ impl Node {
             );
             return;
         }
-        let found = match Superblock::choose([&superblocks[0], &superblocks[1]]) {
-            Ok(found) => found,
-            Err(error) => {
-                turn.event(Severity::Error, Some(spec.id), format!("{error}"));
-                self.unavailable.insert(spec.id, format!("{error}"));
-                return;
-            }
-        };
         if matches!(found, Found::Valid { damaged: true, .. }) {
             let text = "one superblock slot was damaged; the other one serves, and the next write mends it";
             turn.event(Severity::Warning, Some(spec.id), text.into());
         }
-        let control = membership::Settings {
+        let mut control = self.settings_of(&settings);
+        (control.create, control.witness) = (create, witness);
+        let membership = Membership::new(control, found, self.votes.has(spec.id), self.started);
+        self.add_volume(turn, settings, membership);
+    }
+
+    /// The copy of a volume cannot be used here. If there is another one, this node still has the
+    /// volume, and passes its initiators' commands on.
+    pub(super) fn without_copy(
+        &mut self,
+        turn: &mut Turn<'_>,
+        settings: VolumeSettings,
+        why: String,
+    ) {
+        let id = settings.spec.id;
+        match self.volumes.get_mut(&id) {
+            Some(known) if known.membership.is_without_copy() => {
+                known.membership.lacks_copy(why);
+                return;
+            }
+            None if settings.spec.partner.is_some() => {}
+            _ => {
+                self.unavailable.insert(id, why);
+                return;
+            }
+        }
+        let control = self.settings_of(&settings);
+        let membership = Membership::without_copy(control, why, self.started);
+        self.add_volume(turn, settings, membership);
+    }
+
+    fn settings_of(&self, settings: &VolumeSettings) -> membership::Settings {
+        let spec = settings.spec;
+        membership::Settings {
             volume: spec.id,
             me: spec.me,
             partner: spec.partner,
             incarnation: self.settings.incarnation,
             size: spec.size,
             block_size: spec.block_size,
-            create,
+            create: false,
             write_back: spec.cache == CacheMode::WriteBack,
             proxy: self.settings.proxy,
-            witness,
+            witness: None,
             timing: self.settings.timing,
-        };
-        let mut membership = Membership::new(control, found, self.votes.has(spec.id), self.started);
+        }
+    }
+
+    fn add_volume(
+        &mut self,
+        turn: &mut Turn<'_>,
+        settings: VolumeSettings,
+        mut membership: Membership,
+    ) {
+        let id = settings.spec.id;
         membership.contact(self.heart.contact());
         membership.maintain(self.maintenance_of_volumes(turn.now));
         turn.order(ToShard::Attach(settings.clone().into()));
-        if let Some(order) = membership.open() {
-            turn.order(ToShard::Volume(spec.id, order));
-        }
+        turn.order(ToShard::Volume(id, membership.open()));
         let volume = Volume {
             membership,
             settings,
@@ -190,8 +236,8 @@ impl Node {
             awaiting_since: None,
             closing: false,
         };
-        self.volumes.insert(spec.id, volume);
-        turn.touched.insert(spec.id);
+        self.volumes.insert(id, volume);
+        turn.touched.insert(id);
     }
 
     pub(super) fn volume_gone(&mut self, turn: &mut Turn<'_>, id: VolumeId) {

@@ -210,6 +210,7 @@ impl Node {
             clock: turn.now,
             stamp: Duration::ZERO,
             incarnation: self.settings.incarnation,
+            wall: 0,
         };
         self.witness.send(turn, &frame);
     }

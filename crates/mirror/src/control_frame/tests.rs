@@ -53,6 +53,7 @@ fn all() -> Vec<ControlFrame> {
             clock: Duration::from_nanos(1_234_567_891),
             stamp: Duration::from_millis(3),
             incarnation: Incarnation(8),
+            wall: 1_795_000_000,
         },
         ControlFrame::HeartbeatAck {
             number: 3,

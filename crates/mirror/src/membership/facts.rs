@@ -4,6 +4,7 @@ use super::report::Report;
 use super::{Contact, Forced, Membership, Path, Role, Sync};
 use crate::control::{FromVolume, Time, ToVolume, WITNESS, WitnessId};
 use crate::register::Message;
+use core::time::Duration;
 
 impl Membership {
     /// Who shall vote besides the two nodes (`None`: heartbeat strategy). It becomes true with a
@@ -130,6 +131,33 @@ impl Membership {
         if with_partner || self.durable.prepared.is_some() {
             self.overslept = Some(now);
         }
+    }
+
+    /// The clock went on by `by` since `before`, and nobody knows whether so much time has passed:
+    /// it may have jumped. Whatever this node waits for so that the partner may rely on it is
+    /// waited for that much longer.
+    pub fn not_counted(&mut self, before: Time, by: Duration) {
+        if before < self.started + self.settings.timing.grant() {
+            self.started += by;
+        }
+        for until in [&mut self.promise_until, &mut self.not_before] {
+            if *until > before {
+                *until += by;
+            }
+        }
+        let wanted = self.wanted.as_mut().filter(|at| **at != Time::ZERO);
+        let evidence = [self.reached.as_mut(), self.reached_again.as_mut(), wanted];
+        for at in evidence.into_iter().flatten() {
+            *at += by;
+        }
+    }
+
+    /// This node's clock stood still while the partner's went on: what it still holds of the
+    /// partner's promises may have ended long ago. Gives the order for the data path.
+    pub fn stood_still(&mut self, now: Time) -> Option<ToVolume> {
+        self.overslept(now);
+        let held = core::mem::replace(&mut self.lease_until, Time::ZERO) > now;
+        held.then_some(ToVolume::Lease { until: Time::ZERO })
     }
 
     /// The partner is heard again after a silence that was noticed. It may have gone alone

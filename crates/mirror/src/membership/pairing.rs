@@ -302,14 +302,18 @@ impl Membership {
     /// When nothing binds this node to the partner any more. Without a witness the partner has
     /// voted, and it votes only when it stands still. With one it need not have been asked: it
     /// may still read under a promise of this node, unless it says that it stands still, or is
-    /// another run.
+    /// another run; or under one of the run before this, if it was a member with that.
     fn binding_end(&self, now: Time, view: &Report) -> Time {
         let stands_still = view.yields || self.bound_to.is_some_and(|it| it != view.incarnation());
         if self.durable.configuration.witness.is_none() || stands_still {
-            now
-        } else {
-            self.promise_until.max(now)
+            return now;
         }
+        let mine = self.settings.incarnation;
+        let before = match view.record.with {
+            Some(run) if run != mine => self.started + self.settings.timing.grant(),
+            _ => Time::ZERO,
+        };
+        before.max(self.promise_until).max(now)
     }
 
     /// A new volume: both write a join record for its first configuration, then it is decided.

@@ -38,10 +38,13 @@ impl Membership {
         self.proxy.up
     }
 
-    /// Whether the partner says that it passes its initiators' commands to this node.
+    /// Whether the partner says that it passes its initiators' commands to this node. One that is
+    /// heard and says nothing of this volume has no copy that it could use, and does so too.
     #[must_use]
     pub fn partner_passes(&self) -> bool {
-        self.current_view().is_some_and(|it| it.proxies)
+        let heard = matches!(self.contact, Contact::Heard { .. });
+        self.current_view()
+            .map_or(heard && self.settings.proxy, |it| it.proxies)
     }
 
     /// Whether initiators that were served through this node may be again, by the partner, in
@@ -53,7 +56,7 @@ impl Membership {
             Role::Target { .. } => true,
             Role::Idle => matches!(
                 self.why,
-                Why::AwaitingSource | Why::Outdated | Why::DiskFailed
+                Why::AwaitingSource | Why::Outdated | Why::DiskFailed | Why::Refused
             ),
             Role::Member | Role::Alone(_) => false,
         };
@@ -75,7 +78,7 @@ impl Membership {
         let serves = matches!(self.role, Role::Member | Role::Alone(_));
         let leaves = self.maintenance != Maintenance::Off;
         let barred = serves || leaves || self.stopping.is_some() || self.durable.split_brain;
-        if !self.settings.proxy || barred || self.refused.is_some() || !self.quiet() {
+        if !self.settings.proxy || barred || !self.quiet() {
             return None;
         }
         let view = self.current_view()?;
@@ -90,6 +93,13 @@ impl Membership {
         let alone = view.serving && view.settled && theirs.members == Members::only(partner);
         if !alone || view.record.split_brain || view.stopping {
             return None;
+        }
+        if self.refused.is_some() {
+            // There is no copy here to compare it with. It serves its own initiators, and these
+            // see the very same.
+            let same = (view.record.size, view.record.block_size)
+                == (self.settings.size, self.settings.block_size);
+            return same.then_some((theirs, view.incarnation()));
         }
         // Never to a copy that is about to be found the older one.
         match self.plan(turn, &view) {

@@ -72,6 +72,8 @@ pub struct VolumeStatus {
     pub inconsistent: bool,
     /// This node's disk failed.
     pub disk_failed: bool,
+    /// There is no copy on this node that could be used.
+    pub without_copy: bool,
     /// Both copies were written apart.
     pub split_brain: bool,
     /// Bytes that the partner lacks, or that are still to be compared.
@@ -199,6 +201,7 @@ impl Membership {
             configuration: self.durable.configuration,
             inconsistent: self.durable.inconsistent,
             disk_failed: self.disk_failed,
+            without_copy: self.is_without_copy(),
             split_brain: self.durable.split_brain,
             dirty_bytes: self.dirty,
             resync_done: if copying { self.rate.done } else { 0 },

@@ -9,6 +9,7 @@ use crate::superblock::{Found, Superblock};
 use alloc::vec::Vec;
 
 mod rules;
+mod rules_register;
 
 const ME: NodeId = NodeId(2);
 const PARTNER: NodeId = NodeId(1);

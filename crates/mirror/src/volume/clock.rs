@@ -6,6 +6,7 @@ use super::stage::{Role, Stage};
 use super::turn::Turn;
 use super::{LATE_AFTER, Volume};
 use crate::control::{FromVolume, Time};
+use crate::volume_action::VolumeAction;
 use alloc::vec::Vec;
 
 /// How often `Late` is told while it lasts.
@@ -13,7 +14,34 @@ const LATE_AGAIN: Time = Time::from_secs(1);
 /// How often a busy volume looks at ages: fine enough for limits of seconds.
 const TICK: Time = Time::from_millis(100);
 
+/// While something waits for a moment the data path turns at least so often. What its clock went
+/// on beyond this did not pass here, as far as anybody knows: the clock may have jumped.
+const TURN_MAX: Time = Time::from_millis(250);
+/// After so long without a turn operations only seem to have waited for the partner.
+const SLEPT: Time = Time::from_secs(1);
+
 impl Volume {
+    /// A turn begins; a jump of the clock is noticed before anything is judged by it.
+    pub(super) fn turn<'a>(&mut self, now: Time, out: &'a mut Vec<VolumeAction>) -> Turn<'a> {
+        let before = self.turned;
+        self.turned = before.max(now);
+        let gap = now.saturating_sub(before);
+        if gap >= SLEPT {
+            self.awake = now;
+        }
+        let skipped = gap.saturating_sub(TURN_MAX);
+        let not_before = match &mut self.stage {
+            Stage::Alone(alone) => &mut alone.not_before,
+            Stage::Settling(settling) => &mut settling.not_before,
+            _ => return Turn::new(now, out),
+        };
+        // Promises to the partner are waited out in time that has passed for certain.
+        if !skipped.is_zero() && *not_before > before {
+            *not_before += skipped;
+        }
+        Turn::new(now, out)
+    }
+
     /// Looks at everything that depends on time.
     pub(super) fn look_around(&mut self, turn: &mut Turn<'_>) {
         if self.tick_at.is_some_and(|at| at > turn.now) {
@@ -55,7 +83,10 @@ impl Volume {
 
     /// Told again and again as long as something waits for the partner too long.
     fn tell_late(&mut self, turn: &mut Turn<'_>) {
-        if self.suspended || turn.now < self.late_told + LATE_AGAIN {
+        if self.suspended
+            || turn.now < self.late_told + LATE_AGAIN
+            || turn.now < self.awake + LATE_AFTER
+        {
             return;
         }
         let before = turn.now.saturating_sub(LATE_AFTER);
@@ -110,9 +141,11 @@ impl Volume {
 
     fn exact(&self, now: Time) -> Option<Time> {
         let not_before = match &self.stage {
-            Stage::Alone(alone) => Some(alone.not_before),
-            _ => None,
+            Stage::Alone(alone) => alone.not_before,
+            Stage::Settling(settling) => settling.not_before,
+            _ => Time::ZERO,
         };
+        let not_before = (not_before > now).then(|| not_before.min(now + TICK));
         let paced = self.source().and_then(|_| self.pace.next_at(now));
         let looks = self.verification.as_ref().map(|it| it.next_at);
         [not_before, self.drain_deadline(), paced, looks]

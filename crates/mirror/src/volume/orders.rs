@@ -18,6 +18,7 @@ impl Volume {
             return self.answer_failed(order, turn);
         }
         match order {
+            ToVolume::NoCopy => self.stage = Stage::Failed,
             ToVolume::Open { blank } => self.open(blank, turn),
             ToVolume::Serve {
                 configuration,

@@ -2,6 +2,7 @@
 //! thousands of short random schedules with crashes, cuts, ejections, joins and hand-overs.
 
 mod changes;
+mod clocks;
 mod machine;
 mod manager;
 mod mend;

@@ -1,5 +1,7 @@
 //! `decide` as it is, and damaged ones.
 
+mod swaps;
+
 use super::*;
 
 const SPACE: Space = Space {

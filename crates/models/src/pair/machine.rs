@@ -145,9 +145,7 @@ impl World {
             run,
             random: Random::new(seed),
         }));
-        if let Some(order) = open {
-            self.order(model, who, &order);
-        }
+        self.order(model, who, &open);
         self.look(model, who);
     }
 

@@ -125,6 +125,7 @@ impl Path {
             | ToVolume::Proxy { .. }
             | ToVolume::Close { .. }
             | ToVolume::Verify { .. }
+            | ToVolume::NoCopy
             | ToVolume::EndVerify
             | ToVolume::Pace(_) => {}
         }

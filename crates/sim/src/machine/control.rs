@@ -96,7 +96,7 @@ pub struct Control {
     dials: BTreeMap<EndId, Dialing>,
     writes: BTreeMap<u64, Write>,
     next_write: u64,
-    wake: Option<Duration>,
+    pub(super) wake: Option<Duration>,
     opening: bool,
     stopped: bool,
     /// The pool configuration in force.
@@ -256,10 +256,14 @@ impl Machine {
         };
         let mut actions = Vec::new();
         // The shard's thread turns whenever the process does.
-        process
-            .control
-            .node
-            .handle(now, NodeEvent::Stamp { oldest: now }, &mut actions);
+        process.control.node.handle(
+            now,
+            NodeEvent::Stamp {
+                oldest: now,
+                wall: 0,
+            },
+            &mut actions,
+        );
         process.control.node.handle(now, event, &mut actions);
         for action in actions {
             self.carry_out(ctx, action);

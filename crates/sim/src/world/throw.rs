@@ -4,7 +4,7 @@ use super::{Phase, World};
 use crate::clock::Clock;
 use crate::context::What;
 use crate::disk::SECTOR;
-use crate::faults::{Fault, Situation};
+use crate::faults::{Fault, LEASES_END, STILL_BORNE_MS, Situation};
 use crate::machine::certifier::SupervisorEvent;
 use crate::machine::{DiskSpeed, PORT_DATA};
 use crate::network::LinkId;
@@ -46,6 +46,7 @@ impl World {
                 self.last_power_cut = Some(ctx.now);
             }
             Fault::Start(node) => {
+                self.machines[node].moves_again(ctx);
                 if !ctx.network.is_on(node) {
                     ctx.network.switch_on(ctx.now, node);
                     self.machines[node].clock = Clock::new(ctx.now, self.shape.speeds[node]);
@@ -57,6 +58,19 @@ impl World {
             Fault::Enter(node) => self.machines[node].maintain(ctx, true),
             Fault::Leave(node) => self.machines[node].maintain(ctx, false),
             Fault::Pause(node, ms) => self.machines[node].pause(ctx, Duration::from_millis(ms)),
+            Fault::Jump(node, ms) => {
+                self.machines[node].clock_jumps(ctx, Duration::from_millis(ms));
+            }
+            Fault::StandStill(node, ms) => {
+                let time = Duration::from_millis(ms);
+                // It moves, and its leases have ended, before everything is mended.
+                let over = ctx.now + time + LEASES_END;
+                self.plan.until = self.plan.until.max(over);
+                if ms > STILL_BORNE_MS {
+                    self.machines[node].still_until = over;
+                }
+                self.machines[node].stand_still(ctx, time);
+            }
             Fault::Cut(link, direction) => self.set_link(link, direction, false),
             Fault::Mend(link, direction) => self.set_link(link, direction, true),
             Fault::CutPath(path, direction) => self.set_path(path, direction, false),
@@ -248,12 +262,19 @@ impl World {
                 let off = self.machines[node].process.is_none();
                 !calm && !self.replaced && off && holds && self.machines[node].has_snapshot()
             }
+            // Longer than leases can bear: no initiator may come to it with its old leases, for
+            // by its own clock they hold.
+            Fault::StandStill(node, ms) => {
+                let alone = self.isolated == Some(node) || ms <= STILL_BORNE_MS;
+                !calm && alone && self.machines[node].is_running()
+            }
             // A block that neither node can read is lost by design.
             Fault::Unreadable(node) => !calm && self.machines[1 - node].bad.is_empty(),
             Fault::CutPath(..)
             | Fault::Certify(..)
             | Fault::Reset
             | Fault::ResetData(_)
+            | Fault::Jump(..)
             | Fault::SlowLink(_)
             | Fault::SlowDisks(_)
             | Fault::HangReads(..)
@@ -274,7 +295,10 @@ impl World {
                 self.isolated.is_none() && self.parted.is_none()
             }
             Fault::MendPath(..) => self.isolated.is_none(),
-            Fault::Rejoin(_) => self.isolated.is_some(),
+            Fault::Rejoin(node) => {
+                // That of an earlier fault which was not thrown comes too early.
+                self.isolated.is_some() && self.ctx.now >= self.machines[node].still_until
+            }
             Fault::Force(node) => !calm && !self.older && self.machines[node].is_running(),
             Fault::Enter(node) => !calm && self.machines[node].is_running(),
             Fault::Leave(node) => self.machines[node].is_out_of_service(),

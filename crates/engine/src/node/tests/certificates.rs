@@ -188,7 +188,11 @@ fn a_volume_of_another_pair_is_refused_and_counted() {
     world.certify(&supervisor);
     world.run_until(PROMPT, |it| alone(it, 0));
     assert_eq!(world.certificates(0), (1, 1));
-    let status = world.machines[0].node.as_ref().unwrap().status(world.now);
+    let status = world.machines[0]
+        .node
+        .as_ref()
+        .unwrap()
+        .status(world.clock(0));
     let named = |it: &alloc::string::String| it.contains("a volume that is not known here");
     assert!(status.problems.iter().any(named), "{:?}", status.problems);
 }

@@ -120,7 +120,7 @@ fn a_proposer_that_dies_leaves_both_with_one_version() {
                 .node
                 .as_ref()
                 .unwrap()
-                .status(world.now)
+                .status(world.clock(who))
                 .pool
                 .prepared
         };
@@ -141,7 +141,11 @@ fn versions_made_apart_are_a_conflict_until_one_is_chosen() {
     world.heal(0);
     world.heal(1);
     world.run(ms(5000));
-    let status = world.machines[1].node.as_ref().unwrap().status(world.now);
+    let status = world.machines[1]
+        .node
+        .as_ref()
+        .unwrap()
+        .status(world.clock(1));
     assert!(
         status
             .problems

@@ -79,7 +79,7 @@ fn a_quick_flap_changes_nothing() {
 
 fn established(world: &World, who: usize) -> usize {
     let node = world.machines[who].node.as_ref().unwrap();
-    let links = node.status(world.now).links;
+    let links = node.status(world.clock(who)).links;
     links.iter().filter(|link| link.established).count()
 }
 

@@ -16,7 +16,7 @@ fn maintain(world: &mut World, who: usize) {
     let node = world.machines[who].node.as_ref().expect("it runs");
     let enter = !world.machines[who].maintenance;
     let force = false;
-    if !enter || node.needed_for(world.now).is_empty() {
+    if !enter || node.needed_for(world.clock(who)).is_empty() {
         order(world, who, Operator::Maintenance { enter, force });
     }
 }
@@ -24,7 +24,7 @@ fn maintain(world: &mut World, who: usize) {
 fn force(world: &mut World, who: usize) -> bool {
     let corrupt = true;
     let node = world.machines[who].node.as_ref().expect("it runs");
-    if world.runs(1 - who) || node.may_force(world.now, VOLUME, corrupt).is_err() {
+    if world.runs(1 - who) || node.may_force(world.clock(who), VOLUME, corrupt).is_err() {
         return false;
     }
     world.excuse_line_of(who);

@@ -60,6 +60,15 @@ impl Path {
         }
     }
 
+    /// The clock jumped: what is waited for is not over for that.
+    pub(super) fn jumped(&mut self, before: Time, by: Time) {
+        if let Mode::Serving { not_before, .. } = &mut self.mode
+            && *not_before > before
+        {
+            *not_before += by;
+        }
+    }
+
     pub(super) fn serves(&self, now: Time) -> Option<Configuration> {
         match self.mode {
             Mode::Serving {

@@ -7,3 +7,4 @@ mod maintenance;
 mod partitions;
 mod refusals;
 mod starts;
+mod without_copy;

@@ -25,6 +25,8 @@ use lockstep_mirror::superblock::{Found, SLOT_LEN, Superblock};
 use lockstep_scsi::interface::{AccessState, Identity};
 
 pub(super) const VOLUME: VolumeId = VolumeId(0xabc);
+/// Clocks begin ahead of the world's, so that they can stand still.
+const AHEAD: Duration = Duration::from_secs(10_000);
 const STEP: Duration = Duration::from_millis(20);
 
 pub(super) const fn ms(millis: u64) -> Duration {
@@ -86,6 +88,8 @@ pub(super) struct Machine {
     pub(super) acceptor: Option<Vec<u8>>,
     pub(super) pool: Option<Vec<u8>>,
     pub(super) maintenance: bool,
+    /// Why the image is not there.
+    pub(super) missing: Option<String>,
     pub(super) disk: Disk,
     pub(super) path: Path,
     /// Initiators use this node.
@@ -97,6 +101,8 @@ pub(super) struct Machine {
     pub(super) outcomes: Vec<Result<u64, crate::node_interface::ConfigRefusal>>,
     pub(super) stopped: Option<bool>,
     pub(super) paused_until: Time,
+    /// By how much its clock is ahead of the world's.
+    pub(super) ahead: Duration,
     /// So many milliseconds more does a superblock's write take.
     pub(super) slow: u64,
     /// When the last word to Node, and the last order from it, arrives: both ways are in order.
@@ -124,6 +130,7 @@ impl Machine {
             acceptor: None,
             pool: None,
             maintenance: false,
+            missing: None,
             disk: Disk::default(),
             path: Path::new(),
             io: false,
@@ -133,6 +140,7 @@ impl Machine {
             outcomes: Vec::new(),
             stopped: None,
             paused_until: Time::ZERO,
+            ahead: AHEAD,
             slow: 0,
             word_at: Time::ZERO,
             order_at: Time::ZERO,
@@ -177,6 +185,8 @@ pub(super) struct World {
     pub(super) trace: Vec<String>,
     /// Every channel was dead while both ran: two lines may exist.
     pub(super) apart: bool,
+    /// This machine's clock stood still, and nobody has told it yet.
+    pub(super) blind: Option<usize>,
     apart_since: Option<Time>,
     /// Messages between Node and data path take up to so many milliseconds.
     pub(super) shard_delay: u64,
@@ -214,6 +224,7 @@ impl World {
             next_write: 1,
             trace: Vec::new(),
             apart: false,
+            blind: None,
             apart_since: None,
             shard_delay: 1,
             muted: None,
@@ -275,7 +286,7 @@ impl World {
         assert!(self.machines[who].node.is_none(), "it runs already");
         let run = self.dice(1 << 60) + 2;
         self.say(alloc::format!("{} BOOT run {run}", who + 1));
-        let now = self.now;
+        let now = self.clock(who);
         let machine = &mut self.machines[who];
         machine.incarnation = run;
         machine.path = Path::new();
@@ -298,6 +309,17 @@ impl World {
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&run.to_be_bytes());
         machine.node = Some(Node::new(settings, seed, now));
+        self.introduce_witness(who);
+        if self.desired.is_none() {
+            self.desired = self.life();
+        }
+        self.open_copy(who);
+    }
+
+    /// The volume's image and metadata are opened, or are not there.
+    pub(super) fn open_copy(&mut self, who: usize) {
+        let machine = &self.machines[who];
+        let run = machine.incarnation;
         let spec = VolumeSpec {
             id: VOLUME,
             size: machine.size,
@@ -318,11 +340,15 @@ impl World {
             unmap: false,
             physical_exponent: 0,
         };
-        self.introduce_witness(who);
-        if self.desired.is_none() {
-            self.desired = self.life();
+        if let Some(reason) = machine.missing.clone() {
+            let settings = Some(alloc::boxed::Box::new(settings));
+            let event = NodeEvent::VolumeUnavailable {
+                volume: VOLUME,
+                reason,
+                settings,
+            };
+            return self.handle(who, event);
         }
-        let machine = &self.machines[who];
         let ready = VolumeReady {
             settings,
             witness: self.desired,
@@ -363,6 +389,26 @@ impl World {
     pub(super) fn pause(&mut self, who: usize, long: Duration) {
         self.say(alloc::format!("{} PAUSE {} ms", who + 1, long.as_millis()));
         self.machines[who].paused_until = self.now + long;
+    }
+
+    /// What its clock shows.
+    pub(super) fn clock(&self, who: usize) -> Time {
+        self.now + self.machines[who].ahead
+    }
+
+    /// Its clock shows so much more at once, while the machine runs on.
+    pub(super) fn jump(&mut self, who: usize, by: Duration) {
+        self.say(alloc::format!("{} JUMP {} ms", who + 1, by.as_millis()));
+        let before = self.clock(who);
+        self.machines[who].ahead += by;
+        self.machines[who].path.jumped(before, by);
+    }
+
+    /// The machine stands still, and its clock with it.
+    pub(super) fn stand_still(&mut self, who: usize, long: Duration) {
+        self.say(alloc::format!("{} STILL {} ms", who + 1, long.as_millis()));
+        self.machines[who].paused_until = self.now + long;
+        self.machines[who].ahead -= long;
     }
 
     pub(super) fn runs(&self, who: usize) -> bool {
@@ -461,12 +507,13 @@ impl World {
             if self.machines[who].paused_until > self.now || !self.runs(who) {
                 continue;
             }
-            self.handle(who, NodeEvent::Stamp { oldest: self.now });
+            let oldest = self.clock(who);
+            self.handle(who, NodeEvent::Stamp { oldest, wall: 0 });
             let due = self.machines[who]
                 .node
                 .as_ref()
                 .and_then(Node::next_deadline);
-            if due.is_some_and(|at| at <= self.now) {
+            if due.is_some_and(|at| at <= oldest) {
                 self.handle(who, NodeEvent::Tick);
             }
             self.collect(who);
@@ -478,7 +525,8 @@ impl World {
     // ---- what tests ask
 
     pub(super) fn status(&self, who: usize) -> Option<VolumeStatus> {
-        let status = self.machines[who].node.as_ref()?.status(self.now);
+        let now = self.clock(who);
+        let status = self.machines[who].node.as_ref()?.status(now);
         status.volumes.first().map(|it| it.1.clone())
     }
 

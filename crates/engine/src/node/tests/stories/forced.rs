@@ -8,7 +8,7 @@ use lockstep_mirror::membership::ForceRefusal;
 
 fn may(world: &World, who: usize, corrupt: bool) -> Result<(), ForceRefusal> {
     let node = world.machines[who].node.as_ref().unwrap();
-    node.may_force(world.now, VOLUME, corrupt)
+    node.may_force(world.clock(who), VOLUME, corrupt)
 }
 
 fn force(world: &mut World, who: usize, corrupt: bool) {

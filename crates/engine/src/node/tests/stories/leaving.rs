@@ -111,14 +111,15 @@ fn promises_are_waited_for_before_anything_is_written_alone() {
         panic!("not serving")
     };
     // The last acknowledgement went out at about the crash, and silence is longer than a promise.
-    assert!(not_before <= world.now + ms(20));
+    assert!(not_before <= world.clock(0) + ms(20));
+    let now = world.clock(0);
     let node = world.machines[0].node.as_mut().unwrap();
     let membership = &mut node
         .volumes
         .get_mut(&crate::node::tests::world::VOLUME)
         .unwrap()
         .membership;
-    assert_eq!(membership.promise(world.now), None, "none to a non-member");
+    assert_eq!(membership.promise(now), None, "none to a non-member");
 }
 
 #[test]

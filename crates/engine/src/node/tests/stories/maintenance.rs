@@ -10,7 +10,7 @@ fn order(world: &mut World, who: usize, enter: bool, force: bool) {
 
 fn stage(world: &World, who: usize) -> MaintenanceStatus {
     let node = world.machines[who].node.as_ref().unwrap();
-    node.status(world.now).maintenance
+    node.status(world.clock(who)).maintenance
 }
 
 fn enter(world: &mut World, who: usize) {
@@ -83,7 +83,7 @@ fn nothing_is_handed_to_a_partner_that_cannot_take_it() {
     world.crash(1);
     let needed = |world: &World| {
         let node = world.machines[0].node.as_ref().unwrap();
-        node.needed_for(world.now).pop().map(|it| it.1)
+        node.needed_for(world.clock(0)).pop().map(|it| it.1)
     };
     world.run(ms(5000));
     assert!(needed(&world).is_some_and(|it| it.contains("node 2 is not heard")));

@@ -14,7 +14,7 @@ fn a_partner_with_another_secret_or_size_is_refused_by_name() {
         .node
         .as_ref()
         .unwrap()
-        .status(world.now)
+        .status(world.clock(0))
         .problems;
     assert!(
         problems.iter().any(|it| it.contains("this pair's secret")),
@@ -52,7 +52,7 @@ fn damaged_superblocks_are_refused_and_nothing_is_written() {
         .node
         .as_ref()
         .unwrap()
-        .status(world.now)
+        .status(world.clock(0))
         .problems;
     assert!(
         problems

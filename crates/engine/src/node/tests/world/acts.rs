@@ -78,7 +78,7 @@ impl World {
             Later::PeerApply { block, id, lineage } => {
                 let mine = self.machines[who]
                     .path
-                    .serves(self.now)
+                    .serves(self.clock(who))
                     .is_some_and(|it| it.generation == lineage);
                 if mine && self.busy[block].is_some_and(|it| it.0 == id) && self.wires[0] {
                     let disk = &mut self.machines[who].disk;
@@ -93,7 +93,7 @@ impl World {
             Later::Acked { block, id, lineage } => {
                 let mine = self.machines[who]
                     .path
-                    .serves(self.now)
+                    .serves(self.clock(who))
                     .is_some_and(|it| it.generation == lineage);
                 if mine && self.busy[block].is_some_and(|it| it.0 == id) && self.wires[0] {
                     self.acked.iter_mut().for_each(|it| it[block] = id);
@@ -110,7 +110,7 @@ impl World {
 
     pub(in crate::node::tests) fn handle(&mut self, who: usize, event: NodeEvent<'_>) {
         let mut actions = Vec::new();
-        let now = self.now;
+        let now = self.clock(who);
         let Some(node) = &mut self.machines[who].node else {
             return;
         };

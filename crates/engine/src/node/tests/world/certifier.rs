@@ -151,7 +151,11 @@ impl World {
 
     /// Certificates that a node acted on and refused.
     pub(in crate::node::tests) fn certificates(&self, who: usize) -> (u64, u64) {
-        let status = self.machines[who].node.as_ref().unwrap().status(self.now);
+        let status = self.machines[who]
+            .node
+            .as_ref()
+            .unwrap()
+            .status(self.clock(who));
         (status.certificates.taken, status.certificates.refused)
     }
 }

@@ -8,15 +8,16 @@ impl World {
             let machine = &self.machines[who];
             machine
                 .path
-                .serves(self.now)
+                .serves(self.clock(who))
                 .filter(|_| self.runs(who) && machine.paused_until <= self.now)
+                .filter(|_| self.blind != Some(who))
         });
         if let [Some(a), Some(b)] = serving {
             // Serving means reading or acknowledging; a member without lease or vote does neither.
             // A source that holds its acknowledgements for a join changes nothing either.
             let acts = |who: usize| {
                 let path = &self.machines[who].path;
-                path.reads(self.now) && !path.held
+                path.reads(self.clock(who)) && !path.held
             };
             let both = a.lineage() != b.lineage() && acts(0) && acts(1);
             assert!(
@@ -30,7 +31,7 @@ impl World {
         }
         for (who, served) in serving.iter().enumerate() {
             let machine = &self.machines[who];
-            if served.is_none() || !machine.path.reads(self.now) {
+            if served.is_none() || !machine.path.reads(self.clock(who)) {
                 continue;
             }
             for block in 0..BLOCKS {

@@ -39,7 +39,7 @@ impl World {
 
     /// Whether that resync of `who` is still going on and the other one follows it.
     pub(super) fn copies(&self, who: usize, attempt: u32) -> bool {
-        let Some(mine) = self.machines[who].path.serves(self.now) else {
+        let Some(mine) = self.machines[who].path.serves(self.clock(who)) else {
             return false;
         };
         let follows = matches!(self.machines[1 - who].path.mode, Mode::Following { source } if source == mine);
@@ -68,7 +68,7 @@ impl World {
         if !self.machines[who].io {
             return;
         }
-        let now = self.now;
+        let now = self.clock(who);
         if core::mem::take(&mut self.machines[who].path.asked) {
             self.word(who, ms(1), FromVolume::Reached);
         }
@@ -153,7 +153,10 @@ impl World {
                 path.asked = true;
                 path.wanted_told = false;
             }
-            ToVolume::Pace(_) | ToVolume::Verify { .. } | ToVolume::EndVerify => {}
+            ToVolume::NoCopy
+            | ToVolume::Pace(_)
+            | ToVolume::Verify { .. }
+            | ToVolume::EndVerify => {}
             ToVolume::Lease { until } => self.machines[who].path.lease_until = until,
             ToVolume::Collect { everything, .. } => {
                 let path = &mut self.machines[who].path;
@@ -180,7 +183,7 @@ impl World {
                 path.suspended = false;
             }
             ToVolume::Proxy { host } => {
-                let serves = self.machines[who].path.serves(self.now).is_some();
+                let serves = self.machines[who].path.serves(self.clock(who)).is_some();
                 assert!(
                     host.is_none() || !serves,
                     "a node that serves passes nothing on"
@@ -258,7 +261,7 @@ impl World {
 
     /// Sends what is in flight from this node once more.
     pub(super) fn replay(&mut self, who: usize) {
-        let Some(configuration) = self.machines[who].path.serves(self.now) else {
+        let Some(configuration) = self.machines[who].path.serves(self.clock(who)) else {
             return;
         };
         for block in 0..BLOCKS {
