@@ -39,6 +39,11 @@ pub struct Load {
     pub blocks: u64,
     /// Size of the part of the volume that most commands go to, in sectors.
     pub hot: u64,
+    /// Places far from each other to which commands go, one after the other; with more than one
+    /// the rest of the volume is at rest.
+    pub spots: u64,
+    /// For how long they go to one of them, in milliseconds.
+    pub dwell_ms: u64,
     /// Thousandths of commands that are writes.
     pub writes: u64,
     /// Whether commands go to a path by chance rather than to the active one.
@@ -310,12 +315,15 @@ impl Client {
         // The longest command is one mebibyte.
         let count = self.prng.between(1, most) * load.block;
         let count = count.min(2048).min(load.sectors);
+        let spot = load.sectors / load.spots;
         let space = if self.prng.chance(750) {
             load.hot.max(count)
         } else {
-            load.sectors
+            spot
         };
-        let first = self.prng.below((space - count) / load.block + 1) * load.block;
+        let now = u64::try_from(ctx.now.as_millis()).expect("runs last minutes");
+        let base = now / load.dwell_ms % load.spots * spot;
+        let first = base + self.prng.below((space - count) / load.block + 1) * load.block;
         let sectors = first..first + count;
         let path = (self.load.both_paths && self.prng.chance(700)).then(|| self.prng.index(2));
         let command = if self.prng.chance(self.load.writes) {

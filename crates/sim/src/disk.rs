@@ -182,8 +182,25 @@ impl Disk {
     /// The first sector, below `size` bytes, that differs from the other file's.
     #[must_use]
     pub fn first_difference(&self, other: &Self, size: u64) -> Option<u64> {
-        let pages = (0..number(size).div_ceil(PAGE)).collect();
+        let end = number(size).div_ceil(PAGE);
+        let pages = self.present().chain(other.present());
+        let pages = pages.filter(|page| *page < end).collect();
         self.differences_in(other, &pages).next()
+    }
+
+    /// Pages that were ever written; all others read as zeroes.
+    fn present(&self) -> impl Iterator<Item = usize> {
+        let pages = self.pages.iter().enumerate();
+        pages.filter_map(|(page, contents)| contents.is_some().then_some(page))
+    }
+
+    /// Whether anything was ever written to these sectors.
+    #[must_use]
+    pub fn was_written(&self, sectors: &core::ops::Range<u64>) -> bool {
+        let first = number(sectors.start) * SECTOR / PAGE;
+        let end = (number(sectors.end) * SECTOR).div_ceil(PAGE);
+        let pages = self.pages.get(first..end.min(self.pages.len()));
+        pages.is_some_and(|pages| pages.iter().any(Option::is_some))
     }
 
     fn page(&self, page: usize) -> &[u8; PAGE] {
