@@ -479,7 +479,7 @@ impl Plan {
                 (long + prng.millis(3000, 12_000), Fault::ReplaceDisk(node)),
             ],
             Kind::OldDisk if now.together && !now.replaced => {
-                let used = prng.millis(100, 25_000);
+                let used = prng.millis(100, 40_000);
                 let back = used + long;
                 vec![
                     (soon, Fault::Snapshot(node)),

@@ -67,7 +67,7 @@ impl Volume {
         self.counts.sequenced += 1;
         match self.role() {
             Role::Owner => self.send_sequenced(seq, asked, turn),
-            _ => self.mirror_or_mark(seq, turn),
+            _ => self.mirror_or_mark(seq),
         }
         self.begin_apply(seq, turn);
     }

@@ -78,6 +78,7 @@ impl Volume {
             .running
             .iter()
             .filter(|(_, running)| !running.confirmed && running.channel.is_none())
+            .filter(|(_, running)| !running.is_kept_back())
             .map(|(seq, _)| *seq)
             .collect();
         for seq in lost {

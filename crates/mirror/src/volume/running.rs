@@ -108,6 +108,11 @@ impl Running {
         }
     }
 
+    /// Whether it goes to the partner only once its intents are durable here.
+    pub(super) const fn is_kept_back(&self) -> bool {
+        self.lent && matches!(self.local, Local::Waiting | Local::Intent)
+    }
+
     const fn is_write(&self) -> bool {
         matches!(self.operation, Operation::Write { .. })
     }
@@ -163,6 +168,11 @@ impl Volume {
     }
 
     fn apply(&mut self, seq: u64, turn: &mut Turn<'_>) {
+        // ▲ A target keeps no intents of its own. Had it this write before the source's are durable,
+        // and both lost their power, nothing would say that the copies differ here.
+        if self.running.get(&seq).is_some_and(|it| it.lent) {
+            self.send_sequenced(seq, Asked::Nowhere, turn);
+        }
         let through = self.writes_through();
         let running = self
             .running

@@ -298,8 +298,8 @@ impl Volume {
     // ---- writes meanwhile
 
     /// A write of the only member: mirrored if a copy is under way and it touches a clean chunk,
-    /// else its chunks are marked.
-    pub(super) fn mirror_or_mark(&mut self, seq: u64, turn: &mut Turn<'_>) {
+    /// else its chunks are marked. It is sent when its intents are durable: see `apply`.
+    pub(super) fn mirror_or_mark(&mut self, seq: u64) {
         let running = &self.running[&seq];
         let extent = running
             .operation
@@ -325,7 +325,6 @@ impl Volume {
         if mirrored {
             running.lent = true;
             self.dirty.lend(extent);
-            self.send_sequenced(seq, Asked::Nowhere, turn);
         } else {
             running.confirmed = true;
             self.dirty.mark(extent);

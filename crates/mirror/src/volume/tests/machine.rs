@@ -403,6 +403,11 @@ impl Machine {
         self.flights.iter().any(write)
     }
 
+    pub(super) fn is_writing_metadata(&self) -> bool {
+        let write = |it: &Flight| matches!(it.io, Io::WriteMeta { .. }) && it.effect.is_none();
+        self.flights.iter().any(write)
+    }
+
     /// The disk takes its time over all that it has now, and over nothing that comes later.
     pub(super) fn hold(&mut self) {
         self.held = self.flights.iter().map(|it| it.id).collect();

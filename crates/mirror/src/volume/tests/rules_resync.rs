@@ -129,6 +129,35 @@ fn a_target_is_not_ready_while_its_disk_still_writes_for_an_older_attempt() {
 }
 
 #[test]
+fn a_target_gets_no_write_whose_intent_is_not_durable_at_the_source() {
+    for again in [false, true] {
+        let mut manager = copying();
+        let before = manager.world.machines[1].value(CLEAN);
+        let write = manager.world.write(0, CLEAN, 1);
+        while !manager.world.machines[0].is_writing_metadata() {
+            assert!(manager.world.step(), "its region is set");
+        }
+        manager.world.machines[0].hold();
+        if again {
+            manager.world.cut(0);
+            manager.world.connect();
+        }
+        manager.world.run(Time::from_secs(1));
+        // Both may lose their power now, and nothing is marked here.
+        assert_eq!(manager.world.machines[1].value(CLEAN), before);
+        manager.world.machines[0].let_go();
+        manager.world.run(Time::from_secs(1));
+        assert_eq!(manager.world.result(write), Some(Ok(())));
+        assert_ne!(
+            manager.world.machines[1].value(CLEAN),
+            before,
+            "it is mirrored"
+        );
+        finish(&mut manager);
+    }
+}
+
+#[test]
 fn pieces_that_were_being_written_when_they_were_read_are_not_equal() {
     let mut manager = parted();
     collect(&mut manager);
