@@ -20,11 +20,18 @@ fn write(client: &mut Client, block: u64, fill: u8, bytes: u32) -> u8 {
     client.run_past_attentions(&command).unwrap().status
 }
 
+/// As an initiator does it: what is not ready at the moment is asked again.
 fn read(client: &mut Client, block: u64, bytes: u32) -> Vec<u8> {
-    let command = Command::read(LUN, block, bytes / 512, bytes);
-    let answer = client.run_past_attentions(&command).unwrap();
-    assert_eq!(answer.status, 0, "sense {:x?}", answer.sense);
-    answer.data
+    let start = Instant::now();
+    loop {
+        let command = Command::read(LUN, block, bytes / 512, bytes);
+        let answer = client.run_past_attentions(&command).unwrap();
+        if answer.status == 0 {
+            return answer.data;
+        }
+        assert!(start.elapsed() < SOON, "sense {:x?}", answer.sense);
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The access state of the port group with this number (SPC-4 §6.37).
