@@ -288,18 +288,22 @@ impl Cluster {
         Ok(said.lines().next().unwrap_or_default().into())
     }
 
-    /// A node (0 or 1) serves nobody when this returns.
+    /// A node (0 or 1) serves nobody when this returns; `false`: it gave that up, for its partner
+    /// could not take over after all.
     ///
     /// # Errors
     /// It is refused, or takes too long.
-    pub fn enter_maintenance(&mut self, node: usize) -> Result<()> {
+    pub fn enter_maintenance(&mut self, node: usize) -> Result<bool> {
         self.client(node)
             .enter_maintenance(&EnterMaintenance::default())?;
+        let mut begun = false;
         self.wait(node, "the begin of its maintenance", START, |client| {
-            client
-                .status()
-                .is_ok_and(|status| status.maintenance == MaintenanceState::On)
-        })
+            client.status().is_ok_and(|status| {
+                begun = status.maintenance == MaintenanceState::On;
+                status.maintenance != MaintenanceState::Entering
+            })
+        })?;
+        Ok(begun)
     }
 
     /// A node (0 or 1) serves again as soon as it may.

@@ -227,7 +227,10 @@ impl Nemesis {
         }
         let node = stage.random.index(2);
         self.note("maintenance", Machine::node(node).name());
-        stage.cluster.enter_maintenance(node)?;
+        if !stage.cluster.enter_maintenance(node)? {
+            self.note("maintenance was given up", Machine::node(node).name());
+            return Ok(());
+        }
         std::thread::sleep(stage.random.duration(1, 3000));
         if stage.random.percent(50) {
             // As for an upgrade.

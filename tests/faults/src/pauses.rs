@@ -8,7 +8,7 @@ use crate::powercuts::mebibytes;
 use crate::random::Random;
 use crate::stage::Stage;
 use crate::store::SECTOR;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,7 +99,10 @@ fn one(stage: &mut Stage, fault: Fault, survivor: usize) -> Result<Duration> {
         Fault::Frozen => stage.cluster.process(victim).pause(true),
         Fault::CutOff => stage.cluster.network.set_machine(victim, false)?,
         Fault::Stopped => stage.cluster.process(victim).ask_to_stop(),
-        Fault::Maintained => stage.cluster.enter_maintenance(1 - survivor)?,
+        Fault::Maintained => {
+            let begun = stage.cluster.enter_maintenance(1 - survivor)?;
+            ensure!(begun, "the maintenance of a whole pair was given up");
+        }
     }
     std::thread::sleep(AFTER);
     let gap = client.take_longest_gap(&stage.clock);
