@@ -147,6 +147,10 @@ impl Heartbeats {
 pub struct Standstill {
     /// In this stretch and in the one before: the sample that was furthest ahead.
     most: [Option<Sample>; 2],
+    /// The one furthest ahead of those that came lately. What waited in a socket while this machine
+    /// stood still comes all at once, each heartbeat a little more ahead than the one before:
+    /// neither is measured by the other.
+    fresh: Option<Sample>,
     begun: Time,
     first: Option<Time>,
 }
@@ -160,6 +164,8 @@ const STRETCH: Duration = Duration::from_secs(10);
 const LEARNING: Duration = Duration::from_millis(500);
 /// More ahead than two clocks that run 5 % wrong can get, in 1/100 of the time.
 const APART_PERCENT: u32 = 11;
+/// A sample is what others are measured by after so long.
+const SETTLED: Duration = Duration::from_millis(300);
 /// And so much more than that is no jitter of a path.
 const JUMP: Duration = Duration::from_millis(250);
 
@@ -169,15 +175,19 @@ impl Standstill {
     pub fn heard(&mut self, ours: Time, theirs: Time) -> Option<Duration> {
         let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX / 4);
         let ahead = nanos(theirs) - nanos(ours);
+        let learning = ours < *self.first.get_or_insert(ours) + LEARNING;
+        if let Some(fresh) = self.fresh.filter(|it| ours >= it.1 + SETTLED || learning) {
+            self.settle(fresh);
+        }
         let bound = |(most, at): &Sample| {
             let apart = ours.saturating_sub(*at) * APART_PERCENT / 100;
             most + nanos(apart + JUMP)
         };
         let known = self.most.iter().flatten().max_by_key(|it| it.0).copied();
-        let knows = ours >= *self.first.get_or_insert(ours) + LEARNING;
-        let beyond = knows && self.most.iter().flatten().all(|it| ahead > bound(it));
+        let beyond = !learning && self.most.iter().flatten().all(|it| ahead > bound(it));
         if let Some((most, _)) = known.filter(|_| beyond) {
             self.most = [None, Some((ahead, ours))];
+            self.fresh = None;
             self.begun = ours;
             return Some(Duration::from_nanos(
                 u64::try_from(ahead - most).unwrap_or(u64::MAX),
@@ -187,11 +197,17 @@ impl Standstill {
             self.most = [self.most[1], None];
             self.begun = ours;
         }
-        let newest = &mut self.most[1];
-        if newest.is_none_or(|it| ahead >= it.0) {
-            *newest = Some((ahead, ours));
-        }
+        let (most, since) = self.fresh.unwrap_or((ahead, ours));
+        self.fresh = Some((most.max(ahead), since));
         None
+    }
+
+    fn settle(&mut self, sample: Sample) {
+        self.fresh = None;
+        let newest = &mut self.most[1];
+        if newest.is_none_or(|it| sample.0 >= it.0) {
+            *newest = Some(sample);
+        }
     }
 }
 
@@ -328,6 +344,14 @@ mod tests {
         let jump = watch.heard(s(132), s(682));
         assert!(jump.is_some_and(|it| it >= s(59)), "{jump:?}");
         assert_eq!(watch.heard(s(133), s(683)), None, "said once");
+        // What was sent meanwhile comes at once, as from a socket.
+        for late in [200, 400] {
+            let jump = watch.heard(s(133) + ms(200), s(683) + ms(200 + late));
+            assert_eq!(jump.is_some(), late > 250, "{late} ms");
+        }
+        let mut watch = Standstill::default();
+        watch.heard(s(130), s(680));
+        watch.heard(s(133), s(683));
         // Half a second is enough to be seen.
         assert_eq!(watch.heard(s(134), s(684) + ms(600)), Some(ms(600)));
     }

@@ -643,7 +643,7 @@ mod tests {
     #[test]
     fn every_fault_is_thrown_by_some_run() {
         let mut prng = Prng::new(2);
-        for (witness, kinds) in [(false, 27), (true, 38)] {
+        for (witness, kinds) in [(false, 29), (true, 40)] {
             let mut seen = std::collections::BTreeSet::new();
             let now = Situation {
                 majority: witness,

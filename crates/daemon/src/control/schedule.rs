@@ -225,7 +225,7 @@ mod tests {
         // The file names a moment that is 20 years ahead; the next run begins in time.
         let mut next = again(&wrong, 500 + 8 * 24, 0, now + 8 * DAY);
         let hours = run(&mut next, 0, 7 * 24, |hour| now + 8 * DAY + hour * HOUR);
-        assert_eq!(hours, [6 * 24 + 1]);
+        assert_eq!(hours, [6 * 24]);
     }
 
     #[test]

@@ -79,6 +79,8 @@ impl Names {
             into.push_str(&raw[copied..begin]);
             let label = &raw[..begin];
             match &raw[at..at + unit] {
+                // When the next stamp is written changes nothing but that.
+                "s" | "ms" | "ns" if label.ends_with("stamped: ") => {}
                 unit @ ("s" | "ms" | "ns") => {
                     let distance = nanos(number, unit) - now;
                     if nanos(number, unit) == 0 || distance < -LONG_AGO {
@@ -89,7 +91,10 @@ impl Names {
                 }
                 _ if label.ends_with("seq: ")
                     || label.ends_with("sequence: ")
-                    || label.ends_with("counter: ") => {}
+                    || label.ends_with("counter: ")
+                    // Compared only with the same one's of before, and said for people.
+                    || label.ends_with("stamp: ")
+                    || label.ends_with("Rows(") => {}
                 _ if label.ends_with("generation: ") => self.name(0, number, into),
                 _ if label.ends_with("Incarnation(") => self.name(1, number, into),
                 _ => into.push_str(number),
