@@ -128,6 +128,16 @@ fn a_lost_disk_and_a_moved_one_are_replaced_under_load() {
     pair.nodes[1].wait_for("its partner", START_LIMIT, |node| {
         node.client().status().is_ok_and(|it| it.partner.up)
     });
+    // Before that nothing may be given up: nobody could serve it.
+    pair.nodes[0].wait_for("serving alone", START_LIMIT, |node| {
+        node.volume(VOLUME)
+            .is_ok_and(|it| it.state == "serving-alone")
+    });
+    pair.nodes[1].wait_for("that, as its partner says", START_LIMIT, |node| {
+        let repeated = ReplicaAt::default();
+        let answer = node.client().replace_replica(VOLUME, &repeated);
+        answer.is_err_and(|it| it.to_string().contains("was not repeated"))
+    });
     let client = pair.nodes[1].client();
     let why = refused(client.replace_replica(VOLUME, &ReplicaAt::default()));
     assert!(why.contains("was not repeated"), "{why}");
